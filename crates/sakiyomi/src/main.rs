@@ -1,0 +1,3 @@
+//! The sakiyomi binary.
+
+fn main() {}

@@ -1,0 +1,23 @@
+//! Parameters, an arena of buffers, and a tape of the operations that the methods need.
+//!
+//! Deliberately no array library: values are contiguous `[rows, width]` matrices in f32, operations are the few that a
+//! decoder and its training objectives use, and each carries its own backward. [`Ops`] is the seam: a model is written
+//! once against it and runs on the [`Tape`] (training, evaluation) or on a decoding engine (packed weights, cache).
+//! A second device joins by implementing [`Ops`] again.
+
+mod arena;
+mod gradients;
+mod ops;
+mod optimiser;
+mod params;
+pub mod random;
+mod tape;
+
+pub use arena::Arena;
+pub use gradients::Gradients;
+pub use kernels::cross_entropy::{LossSum, NO_TARGET};
+pub use kernels::rope::RopeTable;
+pub use ops::{AttentionSpec, Linear, Ops};
+pub use optimiser::{Decay, Optimiser};
+pub use params::{Param, ParamId, Params};
+pub use tape::{Layout, Mark, Tape, Var};

@@ -1,0 +1,72 @@
+//! AdamW over all trainable parameters, with a state that can be saved.
+
+use kernels::adamw::AdamW;
+
+use crate::{Gradients, ParamId, Params};
+
+/// Which parameters weight decay applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// Matrices only: gains and biases are left alone.
+    Matrices,
+    /// Every trainable parameter, as `torch.optim.AdamW` does by default.
+    All,
+}
+
+/// First and second moments of every trainable parameter, and the number of updates made.
+#[derive(Debug)]
+pub struct Optimiser {
+    decay: Decay,
+    step: u64,
+    first: Vec<Option<Vec<f32>>>,
+    second: Vec<Option<Vec<f32>>>,
+}
+
+impl Optimiser {
+    /// Zero moments for every parameter of `params` that is trainable now.
+    pub fn new(params: &Params, decay: Decay) -> Self {
+        let zeros = || params.iter().map(|(_, p)| p.trainable.then(|| vec![0.0; p.data.len()])).collect();
+        Self { decay, step: 0, first: zeros(), second: zeros() }
+    }
+
+    /// Updates made so far.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// One update. `gradient_scale` multiplies every gradient (clipping). A parameter that no gradient reached stays as it is,
+    /// like its moments.
+    pub fn update(&mut self, params: &mut Params, gradients: &Gradients, rule: AdamW, gradient_scale: f32) {
+        self.step += 1;
+        let ids: Vec<ParamId> = params.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            let (Some(first), Some(second)) = (&mut self.first[id.index()], &mut self.second[id.index()]) else {
+                continue;
+            };
+            let Some(gradient) = gradients.get(id) else { continue };
+            let is_matrix = params.get(id).shape.len() >= 2;
+            let weight_decay = if is_matrix || self.decay == Decay::All { rule.weight_decay } else { 0.0 };
+            let rule = AdamW { weight_decay, ..rule };
+            rule.step(self.step, params.data_mut(id), gradient, first, second, gradient_scale);
+        }
+    }
+
+    /// First and second moments of `id`; `None` if it is frozen.
+    pub fn moments(&self, id: ParamId) -> Option<(&[f32], &[f32])> {
+        Some((self.first[id.index()].as_deref()?, self.second[id.index()].as_deref()?))
+    }
+
+    /// Puts back what [`Self::moments`] and [`Self::steps`] gave.
+    ///
+    /// # Panics
+    /// When `id` is frozen or the lengths disagree.
+    pub fn restore_moments(&mut self, id: ParamId, first: &[f32], second: &[f32]) {
+        self.first[id.index()].as_mut().expect("a trainable parameter").copy_from_slice(first);
+        self.second[id.index()].as_mut().expect("a trainable parameter").copy_from_slice(second);
+    }
+
+    /// Puts back the number of updates made.
+    pub fn restore_steps(&mut self, step: u64) {
+        self.step = step;
+    }
+}

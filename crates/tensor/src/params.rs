@@ -1,0 +1,95 @@
+//! Named parameters of a model and of what an objective adds to it.
+
+/// Which parameter, within one [`Params`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParamId(usize);
+
+impl ParamId {
+    /// Its place in the order in which parameters were added.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// One parameter: a name as in the checkpoint, a shape, values in row-major order.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Name of the tensor in the checkpoint.
+    pub name: String,
+    /// Sizes of its dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Its values, row-major.
+    pub data: Vec<f32>,
+    /// Whether training may change it.
+    pub trainable: bool,
+}
+
+/// All parameters of a run, in the order in which they were added.
+#[derive(Clone, Debug, Default)]
+pub struct Params {
+    list: Vec<Param>,
+}
+
+impl Params {
+    /// Adds a trainable parameter.
+    ///
+    /// # Panics
+    /// When `data` does not have as many values as `shape` says.
+    pub fn add(&mut self, name: impl Into<String>, shape: &[usize], data: Vec<f32>) -> ParamId {
+        let name = name.into();
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "{name}: shape {shape:?} and data disagree");
+        self.list.push(Param { name, shape: shape.to_vec(), data, trainable: true });
+        ParamId(self.list.len() - 1)
+    }
+
+    /// The parameter itself.
+    pub fn get(&self, id: ParamId) -> &Param {
+        &self.list[id.0]
+    }
+
+    /// Its values.
+    pub fn data(&self, id: ParamId) -> &[f32] {
+        &self.list[id.0].data
+    }
+
+    /// Its values, to be changed.
+    pub fn data_mut(&mut self, id: ParamId) -> &mut [f32] {
+        &mut self.list[id.0].data
+    }
+
+    /// Outputs and inputs of a matrix stored `[outputs, inputs]`.
+    pub fn matrix_shape(&self, id: ParamId) -> (usize, usize) {
+        let shape = &self.list[id.0].shape;
+        (shape[0], shape[1..].iter().product())
+    }
+
+    /// The parameter of that name.
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.list.iter().position(|p| p.name == name).map(ParamId)
+    }
+
+    /// Decides whether training may change a parameter.
+    pub fn set_trainable(&mut self, id: ParamId, trainable: bool) {
+        self.list[id.0].trainable = trainable;
+    }
+
+    /// Every parameter with its id.
+    pub fn iter(&self) -> impl Iterator<Item = (ParamId, &Param)> {
+        self.list.iter().enumerate().map(|(i, p)| (ParamId(i), p))
+    }
+
+    /// How many parameters (tensors) there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// How many values all of them have.
+    pub fn values(&self) -> usize {
+        self.list.iter().map(|p| p.data.len()).sum()
+    }
+}

@@ -1,0 +1,271 @@
+//! The tape: runs the operations forward, remembers what backward needs, and runs back to any mark.
+//!
+//! Running back to a *mark* is what keeps memory constant in the number of heads (2404.19737 section 2): after the trunk
+//! comes a mark; each head is recorded, its loss taken, and run back to the mark, which frees the head and leaves its
+//! contribution in the gradient of the trunk's output; at last the trunk runs back to the start.
+
+mod backward;
+mod loss;
+
+use kernels::matmul::{View, ViewMut, Write, product_nt};
+
+use crate::{Arena, AttentionSpec, Gradients, Linear, LossSum, Ops, ParamId, Params};
+
+/// Where the rows of a batch stand and what they see. Rows are `[batch, length]`, batch outermost.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Number of rows of the batch (each may hold several packed documents).
+    pub batch: usize,
+    /// Positions per row of the batch.
+    pub length: usize,
+    /// `[batch, length]`: position within the document, for rope.
+    pub positions: Vec<u32>,
+    /// `[batch, length]`: index within the row of the batch of the first key that the position may see.
+    pub first_visible: Vec<u32>,
+}
+
+impl Layout {
+    /// One sequence of `length` tokens.
+    pub fn single(length: usize) -> Self {
+        Self { batch: 1, length, positions: (0..length as u32).collect(), first_visible: vec![0; length] }
+    }
+
+    fn rows(&self) -> usize {
+        self.batch * self.length
+    }
+}
+
+/// A value on the tape.
+#[derive(Debug)]
+pub struct Var(usize);
+
+/// A place on the tape to run back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(usize);
+
+#[derive(Debug)]
+enum Op {
+    Embed { table: ParamId, tokens: Vec<u32> },
+    RmsNorm { x: usize, weight: ParamId, inverse_rms: Vec<f32> },
+    Linear { x: usize, maps: Vec<Linear> },
+    LinearAdd { x: usize, map: Linear, residual: usize },
+    Attention { qkv: usize, spec: AttentionSpec, log_sum_exp: Vec<f32> },
+    Swiglu { gate_up: usize },
+}
+
+#[derive(Debug)]
+struct Node {
+    op: Op,
+    rows: usize,
+    width: usize,
+    /// Empty once nobody needs it any more.
+    value: Vec<f32>,
+    gradient: Option<Vec<f32>>,
+    requires_gradient: bool,
+}
+
+/// A recording of operations over one batch.
+pub struct Tape<'a> {
+    params: &'a Params,
+    gradients: Option<&'a mut Gradients>,
+    arena: &'a mut Arena,
+    layout: &'a Layout,
+    nodes: Vec<Node>,
+}
+
+impl<'a> Tape<'a> {
+    /// A tape that adds to `gradients` when it runs back.
+    pub fn training(
+        params: &'a Params,
+        gradients: &'a mut Gradients,
+        arena: &'a mut Arena,
+        layout: &'a Layout,
+    ) -> Self {
+        Self { params, gradients: Some(gradients), arena, layout, nodes: Vec::new() }
+    }
+
+    /// A tape that only computes: values are freed when they were used for the last time.
+    pub fn evaluation(params: &'a Params, arena: &'a mut Arena, layout: &'a Layout) -> Self {
+        Self { params, gradients: None, arena, layout, nodes: Vec::new() }
+    }
+
+    /// The parameters that it reads.
+    pub fn params(&self) -> &'a Params {
+        self.params
+    }
+
+    /// The values of `var`, `[rows, width]`.
+    pub fn value(&self, var: &Var) -> &[f32] {
+        &self.nodes[var.0].value
+    }
+
+    /// The present end of the tape.
+    pub fn mark(&self) -> Mark {
+        Mark(self.nodes.len())
+    }
+
+    /// Frees everything after `mark`.
+    pub fn forget_to(&mut self, mark: Mark) {
+        while self.nodes.len() > mark.0 {
+            if let Some(node) = self.nodes.pop() {
+                self.release(node);
+            }
+        }
+    }
+
+    fn release(&mut self, node: Node) {
+        match node.op {
+            Op::RmsNorm { inverse_rms, .. } => self.arena.give(inverse_rms),
+            Op::Attention { log_sum_exp, .. } => self.arena.give(log_sum_exp),
+            _ => {}
+        }
+        self.arena.give(node.value);
+        if let Some(gradient) = node.gradient {
+            self.arena.give(gradient);
+        }
+    }
+
+    fn push(&mut self, op: Op, width: usize, value: Vec<f32>, requires_gradient: bool) -> Var {
+        let rows = value.len() / width;
+        self.nodes.push(Node { op, rows, width, value, gradient: None, requires_gradient });
+        Var(self.nodes.len() - 1)
+    }
+
+    fn trained(&self, id: ParamId) -> bool {
+        self.gradients.as_ref().is_some_and(|g| g.wanted(id))
+    }
+
+    fn map_trained(&self, map: &Linear) -> bool {
+        self.trained(map.weight) || map.bias.is_some_and(|b| self.trained(b))
+    }
+
+    /// Called when `x` was used for the last time: frees it unless the backward of its user needs it.
+    fn consume(&mut self, x: usize, needed: bool) {
+        if !needed {
+            let value = std::mem::take(&mut self.nodes[x].value);
+            self.arena.give(value);
+        }
+    }
+
+    /// `y[:, offset..] (+)= x W^T (+ b)` into rows `stride` wide.
+    fn apply(&self, x: &Node, map: &Linear, y: &mut [f32], stride: usize, offset: usize, write: Write) -> usize {
+        let (outputs, inputs) = self.params.matrix_shape(map.weight);
+        assert_eq!(inputs, x.width, "{}: inputs and the width of x disagree", self.params.get(map.weight).name);
+        let columns = &mut y[offset..];
+        product_nt(
+            View::new(&x.value, x.rows, inputs),
+            View::new(self.params.data(map.weight), outputs, inputs),
+            ViewMut::strided(columns, x.rows, outputs, stride),
+            write,
+        );
+        if let Some(bias) = map.bias {
+            let bias = self.params.data(bias);
+            for row in columns.chunks_mut(stride) {
+                kernels::vector::add_assign(&mut row[..outputs], bias);
+            }
+        }
+        outputs
+    }
+}
+
+impl Ops for Tape<'_> {
+    type Var = Var;
+
+    fn embed(&mut self, table: ParamId, tokens: &[u32]) -> Var {
+        assert_eq!(tokens.len(), self.layout.rows(), "tokens and layout disagree");
+        let (_, width) = self.params.matrix_shape(table);
+        let mut value = self.arena.take(tokens.len() * width);
+        kernels::embedding::gather(self.params.data(table), width, tokens, &mut value);
+        let trained = self.trained(table);
+        self.push(Op::Embed { table, tokens: tokens.to_vec() }, width, value, trained)
+    }
+
+    fn rms_norm(&mut self, x: &Var, weight: ParamId, epsilon: f32) -> Var {
+        let (rows, width) = (self.nodes[x.0].rows, self.nodes[x.0].width);
+        let mut value = self.arena.take(rows * width);
+        let mut inverse_rms = self.arena.take(rows);
+        let input = &self.nodes[x.0];
+        kernels::rms_norm::forward(&input.value, self.params.data(weight), epsilon, &mut value, &mut inverse_rms);
+        let requires = input.requires_gradient || self.trained(weight);
+        self.push(Op::RmsNorm { x: x.0, weight, inverse_rms }, width, value, requires)
+    }
+
+    fn linear(&mut self, x: Var, maps: &[Linear]) -> Var {
+        let width = maps.iter().map(|map| self.params.matrix_shape(map.weight).0).sum();
+        let rows = self.nodes[x.0].rows;
+        let mut value = self.arena.take(rows * width);
+        let mut offset = 0;
+        for map in maps {
+            offset += self.apply(&self.nodes[x.0], map, &mut value, width, offset, Write::Overwrite);
+        }
+        let trained = maps.iter().any(|map| self.map_trained(map));
+        let requires = self.nodes[x.0].requires_gradient || trained;
+        self.consume(x.0, trained);
+        self.push(Op::Linear { x: x.0, maps: maps.to_vec() }, width, value, requires)
+    }
+
+    fn linear_add(&mut self, x: Var, map: Linear, residual: Var) -> Var {
+        let (rows, width) = (self.nodes[residual.0].rows, self.nodes[residual.0].width);
+        let mut value = self.arena.take(rows * width);
+        value.copy_from_slice(&self.nodes[residual.0].value);
+        self.apply(&self.nodes[x.0], &map, &mut value, width, 0, Write::Add);
+        let trained = self.map_trained(&map);
+        let requires = self.nodes[x.0].requires_gradient || self.nodes[residual.0].requires_gradient || trained;
+        self.consume(x.0, trained);
+        // The norm that read the residual stream before needs it again, if anything upstream is trained.
+        self.consume(residual.0, requires);
+        self.push(Op::LinearAdd { x: x.0, map, residual: residual.0 }, width, value, requires)
+    }
+
+    fn attention(&mut self, qkv: Var, spec: &AttentionSpec) -> Var {
+        let shape = self.attention_shape(spec);
+        let rows = self.layout.rows();
+        let mut value = self.arena.take(rows * spec.heads * spec.head_dim);
+        let mut log_sum_exp = self.arena.take(self.layout.batch * spec.heads * self.layout.length);
+        let input = &mut self.nodes[qkv.0];
+        // In place: the product that made `qkv` does not need it for its own backward.
+        kernels::rope::rotate(
+            &mut input.value,
+            input.width,
+            spec.rotated().start,
+            spec.heads + spec.kv_heads,
+            spec.head_dim,
+            &self.layout.positions,
+            &spec.rope,
+            false,
+        );
+        kernels::attention::forward(
+            &shape,
+            &input.value,
+            &self.layout.first_visible,
+            &mut value,
+            &mut log_sum_exp,
+        );
+        let requires = input.requires_gradient;
+        self.consume(qkv.0, requires);
+        let op = Op::Attention { qkv: qkv.0, spec: spec.clone(), log_sum_exp };
+        self.push(op, spec.heads * spec.head_dim, value, requires)
+    }
+
+    fn swiglu(&mut self, gate_up: Var) -> Var {
+        let width = self.nodes[gate_up.0].width / 2;
+        let mut value = self.arena.take(self.nodes[gate_up.0].rows * width);
+        kernels::swiglu::forward(&self.nodes[gate_up.0].value, width, &mut value);
+        let requires = self.nodes[gate_up.0].requires_gradient;
+        self.consume(gate_up.0, requires);
+        self.push(Op::Swiglu { gate_up: gate_up.0 }, width, value, requires)
+    }
+}
+
+impl Tape<'_> {
+    fn attention_shape(&self, spec: &AttentionSpec) -> kernels::attention::AttentionShape {
+        kernels::attention::AttentionShape {
+            batch: self.layout.batch,
+            length: self.layout.length,
+            heads: spec.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            scale: spec.scale,
+        }
+    }
+}

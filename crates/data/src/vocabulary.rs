@@ -1,0 +1,170 @@
+//! Text to token ids and back: the built-in bytes, or any `tokenizer.json`.
+
+mod bytes;
+mod files;
+mod loaded;
+mod stream;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use loaded::Loaded;
+
+pub use bytes::END_OF_DOCUMENT;
+pub use stream::TextStream;
+
+/// What token ids mean.
+///
+/// Cheap to clone: a loaded tokenizer is shared.
+#[derive(Clone)]
+pub struct Vocabulary {
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Bytes,
+    Loaded(Arc<Loaded>),
+}
+
+impl Vocabulary {
+    /// Ids 0 to 255 are the bytes, 256 is `<|end|>`, which begins and ends every document.
+    ///
+    /// Text is always bytes here: the seven letters `<|end|>` inside a text do not become the special token.
+    pub fn bytes() -> Self {
+        Self { kind: Kind::Bytes }
+    }
+
+    /// Reads `tokenizer.json` from a checkpoint folder, or the file itself.
+    ///
+    /// `tokenizer_config.json`, `generation_config.json` and `config.json` beside it say which tokens begin and end a
+    /// document. A `tokenizer.json` that is this crate's byte vocabulary takes the built-in path.
+    ///
+    /// # Errors
+    ///
+    /// If the file is missing or no tokenizer.
+    pub fn load(folder_or_file: &Path) -> Result<Self> {
+        files::load(folder_or_file).map(|loaded| Self {
+            kind: match loaded {
+                Some(loaded) => Kind::Loaded(Arc::new(loaded)),
+                None => Kind::Bytes,
+            },
+        })
+    }
+
+    /// Whether this is the built-in byte vocabulary.
+    pub fn is_bytes(&self) -> bool {
+        matches!(self.kind, Kind::Bytes)
+    }
+
+    /// The highest id + 1: rows that an embedding needs at least.
+    pub fn size(&self) -> usize {
+        match &self.kind {
+            Kind::Bytes => bytes::SIZE,
+            Kind::Loaded(loaded) => loaded.size,
+        }
+    }
+
+    /// The ids of a text, without any token added at either end.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer has no token for part of the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.kind {
+            Kind::Bytes => Ok(bytes::encode(text.as_bytes())),
+            Kind::Loaded(loaded) => loaded.encode(text),
+        }
+    }
+
+    /// The ids of bytes that need not be UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// If this is no byte vocabulary and the bytes are not UTF-8.
+    pub fn encode_bytes(&self, text: &[u8]) -> Result<Vec<u32>> {
+        match &self.kind {
+            Kind::Bytes => Ok(bytes::encode(text)),
+            Kind::Loaded(loaded) => match std::str::from_utf8(text) {
+                Ok(text) => loaded.encode(text),
+                Err(error) => Err(Error::Tokenizer {
+                    path: loaded.path.clone(),
+                    reason: format!("the text is not UTF-8 at byte {}", error.valid_up_to()),
+                }),
+            },
+        }
+    }
+
+    /// The token before every document and every prompt, if the tokenizer puts one there.
+    pub fn begin(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Bytes => Some(END_OF_DOCUMENT),
+            Kind::Loaded(loaded) => loaded.begin,
+        }
+    }
+
+    /// The token after every document.
+    pub fn end(&self) -> Option<u32> {
+        self.ends().first().copied()
+    }
+
+    /// All tokens at which generation stops: chat models name several. The first is [`Vocabulary::end`].
+    pub fn ends(&self) -> &[u32] {
+        match &self.kind {
+            Kind::Bytes => &[END_OF_DOCUMENT],
+            Kind::Loaded(loaded) => &loaded.ends,
+        }
+    }
+
+    /// The text of ids, special tokens left out. Bytes that are no UTF-8 become U+FFFD; ids beyond the vocabulary (an
+    /// embedding may have spare rows) stand for nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer's own decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        match &self.kind {
+            Kind::Bytes => Ok(bytes::decode(ids)),
+            Kind::Loaded(loaded) => loaded.decode(ids),
+        }
+    }
+
+    /// A decoder that takes ids one by one and gives out whole characters.
+    pub fn stream(&self) -> TextStream {
+        match &self.kind {
+            Kind::Bytes => TextStream::bytes(),
+            Kind::Loaded(loaded) => TextStream::loaded(Arc::clone(loaded)),
+        }
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json` such that `transformers` loads them.
+    ///
+    /// A loaded tokenizer's files are written as they were read, byte for byte.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        match &self.kind {
+            Kind::Bytes => files::save(folder, &bytes::files()),
+            Kind::Loaded(loaded) => files::save(folder, &loaded.files_to_save()),
+        }
+    }
+
+    /// 32 hexadecimal digits that change when the ids of some text may change.
+    pub fn fingerprint(&self) -> String {
+        match &self.kind {
+            Kind::Bytes => Digest::new().text("bytes").number(bytes::SIZE as u64).hex(),
+            Kind::Loaded(loaded) => loaded.fingerprint.clone(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Vocabulary {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = if self.is_bytes() { "Bytes" } else { "Loaded" };
+        formatter.debug_struct(name).field("size", &self.size()).finish_non_exhaustive()
+    }
+}

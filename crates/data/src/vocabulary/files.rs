@@ -1,0 +1,128 @@
+//! Reading and writing the tokenizer files of a checkpoint folder.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::bytes::is_byte_vocabulary;
+use super::loaded::Loaded;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+
+/// Files that belong to a tokenizer and travel with it.
+const COMPANIONS: [&str; 4] =
+    ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
+
+/// Names that published tokenizers give the end of a document, for a `tokenizer.json` that comes alone.
+const USUAL_ENDS: [&str; 5] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|end|>"];
+
+/// Reads a tokenizer; `None` if it is the built-in byte vocabulary.
+pub(super) fn load(folder_or_file: &Path) -> Result<Option<Loaded>> {
+    let path = if folder_or_file.is_dir() {
+        folder_or_file.join("tokenizer.json")
+    } else {
+        folder_or_file.to_path_buf()
+    };
+    if !path.exists() {
+        return Err(Error::Missing { path });
+    }
+    let bytes = fs_err::read(&path)?;
+    let wrong = |reason: String| Error::Tokenizer { path: path.clone(), reason };
+    let parsed: Value =
+        serde_json::from_slice(&bytes).map_err(|error| wrong(format!("is not JSON: {error}")))?;
+    if is_byte_vocabulary(&parsed) {
+        return Ok(None);
+    }
+    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| wrong(error.to_string()))?;
+    // A file may carry the truncation of whoever saved it; a corpus must never be cut silently.
+    tokenizer.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
+    tokenizer.with_padding(None);
+
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let json = |name: &str| -> Result<Value> {
+        let path = folder.join(name);
+        if !path.is_file() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&fs_err::read(&path)?)
+            .map_err(|error| Error::Tokenizer { path, reason: format!("is not JSON: {error}") })
+    };
+    let tokenizer_config = json("tokenizer_config.json")?;
+    let ids_in_configs = [json("generation_config.json")?, json("config.json")?];
+    let begin = find_begin(&tokenizer, &tokenizer_config);
+    let ends = find_ends(&tokenizer, &tokenizer_config, &ids_in_configs);
+    let size = tokenizer.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1);
+    if size == 0 {
+        return Err(wrong("has no tokens".to_owned()));
+    }
+
+    let mut digest = Digest::new();
+    digest.bytes(&bytes);
+    for id in begin.iter().chain([&u32::MAX]).chain(&ends) {
+        digest.number(u64::from(*id));
+    }
+    let fingerprint = digest.hex();
+
+    let mut files = vec![("tokenizer.json".to_owned(), bytes)];
+    for name in COMPANIONS {
+        if folder.join(name).is_file() {
+            files.push((name.to_owned(), fs_err::read(folder.join(name))?));
+        }
+    }
+    Ok(Some(Loaded { tokenizer, path, begin, ends, size, fingerprint, files }))
+}
+
+/// The token that the tokenizer itself puts before a text.
+///
+/// Many tokenizers name a `bos_token` that they never use (GPT-2, Qwen): training and serving agree only if what is
+/// added is what the tokenizer adds.
+fn find_begin(tokenizer: &Tokenizer, config: &Value) -> Option<u32> {
+    let first = |special: bool| {
+        tokenizer.encode_fast("a", special).ok().and_then(|encoding| encoding.get_ids().first().copied())
+    };
+    let (with, without) = (first(true), first(false));
+    if with != without {
+        return with;
+    }
+    if config["add_bos_token"] == true { named_token(tokenizer, &config["bos_token"]) } else { None }
+}
+
+fn find_ends(tokenizer: &Tokenizer, config: &Value, ids_in_configs: &[Value]) -> Vec<u32> {
+    let mut ends: Vec<u32> = named_token(tokenizer, &config["eos_token"]).into_iter().collect();
+    for file in ids_in_configs {
+        // One id, or a list of them.
+        let ids = &file["eos_token_id"];
+        let listed = ids.as_array().map_or(std::slice::from_ref(ids), Vec::as_slice);
+        ends.extend(listed.iter().filter_map(Value::as_u64).filter_map(|id| u32::try_from(id).ok()));
+    }
+    if ends.is_empty() {
+        ends.extend(USUAL_ENDS.iter().find_map(|name| tokenizer.token_to_id(name)));
+    }
+    let mut seen = Vec::new();
+    ends.retain(|id| {
+        !seen.contains(id) && tokenizer.id_to_token(*id).is_some() && {
+            seen.push(*id);
+            true
+        }
+    });
+    ends
+}
+
+/// The id of a token given by its text, or by an object with its text in `content`.
+fn named_token(tokenizer: &Tokenizer, name: &Value) -> Option<u32> {
+    tokenizer.token_to_id(name.as_str().or_else(|| name["content"].as_str())?)
+}
+
+/// Writes each file under a temporary name and renames it, so that no half-written one is ever seen.
+pub(super) fn save(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    fs_err::create_dir_all(folder)?;
+    for (name, bytes) in files {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(folder.join(name)).map_err(|error| error.error)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! A vocabulary read from `tokenizer.json`, on the `tokenizers` crate.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use tokenizers::Tokenizer;
+
+use super::bytes::pretty;
+use crate::error::{Error, Result};
+
+/// A tokenizer, its document tokens, and the files it came from.
+pub(super) struct Loaded {
+    pub(super) tokenizer: Tokenizer,
+    /// Of `tokenizer.json`, for messages.
+    pub(super) path: PathBuf,
+    pub(super) begin: Option<u32>,
+    pub(super) ends: Vec<u32>,
+    pub(super) size: usize,
+    pub(super) fingerprint: String,
+    /// Names and contents, as read.
+    pub(super) files: Vec<(String, Vec<u8>)>,
+}
+
+impl Loaded {
+    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| self.error(&*error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.decode(ids, true).map_err(|error| self.error(&*error))
+    }
+
+    fn error(&self, error: &(dyn std::error::Error + Send + Sync)) -> Error {
+        Error::Tokenizer { path: self.path.clone(), reason: error.to_string() }
+    }
+
+    /// The files as read, and where `tokenizer_config.json` is missing a small one, without which `transformers` does
+    /// not know which class to load.
+    pub(super) fn files_to_save(&self) -> Vec<(String, Vec<u8>)> {
+        let mut files = self.files.clone();
+        if !files.iter().any(|(name, _)| name == "tokenizer_config.json") {
+            let token = |id: Option<u32>| id.and_then(|id| self.tokenizer.id_to_token(id));
+            let config = json!({
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": token(self.begin),
+                "eos_token": token(self.ends.first().copied()),
+                "clean_up_tokenization_spaces": false
+            });
+            files.push(("tokenizer_config.json".to_owned(), pretty(&config)));
+        }
+        files
+    }
+}

@@ -1,0 +1,162 @@
+//! Vocabularies against the reference texts, and the byte vocabulary against the library that others will read it with.
+
+use std::path::{Path, PathBuf};
+
+use sakiyomi_data::Vocabulary;
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn shared(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(path);
+    if !path.exists() {
+        eprintln!("skipped: {} is not here", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn streamed(vocabulary: &Vocabulary, ids: &[u32]) -> String {
+    let mut stream = vocabulary.stream();
+    let mut text: String = ids.iter().map(|&id| stream.push(id)).collect();
+    text += &stream.finish();
+    text
+}
+
+#[test]
+fn stories260k_encodes_decodes_and_streams_its_golden_texts() {
+    let Some(folder) = shared("models/stories260k") else { return };
+    let vocabulary = Vocabulary::load(&folder).unwrap();
+    assert_eq!(vocabulary.size(), 512);
+    assert_eq!(vocabulary.begin(), Some(1));
+    assert_eq!(vocabulary.ends(), [2]);
+    let golden = read_json(&folder.join("golden.json"));
+    let cases = golden["tokenizer"]["cases"].as_array().unwrap();
+    assert!(cases.len() > 20);
+    for case in cases {
+        let text = case["text"].as_str().unwrap();
+        let expected = ids(&case["ids"]);
+        let mut encoded = vec![vocabulary.begin().unwrap()];
+        encoded.extend(vocabulary.encode(text).unwrap());
+        assert_eq!(encoded, expected, "{text:?}");
+        assert_eq!(vocabulary.decode(&expected).unwrap(), case["decoded"].as_str().unwrap(), "{text:?}");
+        assert_eq!(streamed(&vocabulary, &expected), case["decoded"].as_str().unwrap(), "{text:?}");
+    }
+    for case in golden["cases"].as_array().unwrap() {
+        let mut encoded = vec![1];
+        encoded.extend(vocabulary.encode(case["prompt"].as_str().unwrap()).unwrap());
+        assert_eq!(encoded, ids(&case["ids"]));
+    }
+}
+
+#[test]
+fn golden_tokenizers_encode_decode_and_stream() {
+    let Some(path) = shared("tokenizers/golden.json") else { return };
+    let golden = read_json(&path);
+    for (name, model) in golden["models"].as_object().unwrap() {
+        let vocabulary = Vocabulary::load(&path.with_file_name(name)).unwrap();
+        assert_eq!(vocabulary.size() as u64, model["vocab_size"].as_u64().unwrap(), "{name}");
+        assert!(vocabulary.end().is_some(), "{name}");
+        for case in model["cases"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let expected = ids(&case["ids"]);
+            assert_eq!(vocabulary.encode(text).unwrap(), expected, "{name}: {text:?}");
+            let decoded = vocabulary.decode(&expected).unwrap();
+            assert_eq!(streamed(&vocabulary, &expected), decoded, "{name}: {text:?}");
+            if !text.contains("<|") && !text.contains("</") {
+                assert_eq!(decoded, case["decoded"].as_str().unwrap(), "{name}: {text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_loaded_tokenizer_is_saved_unchanged() {
+    let Some(folder) = shared("models/stories260k") else { return };
+    let vocabulary = Vocabulary::load(&folder).unwrap();
+    let saved = tempfile::tempdir().unwrap();
+    vocabulary.save(saved.path()).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        assert_eq!(
+            fs_err::read(folder.join(name)).unwrap(),
+            fs_err::read(saved.path().join(name)).unwrap(),
+            "{name}"
+        );
+    }
+    assert_eq!(Vocabulary::load(saved.path()).unwrap().fingerprint(), vocabulary.fingerprint());
+}
+
+#[test]
+fn bytes_are_saved_and_recognised() {
+    let folder = tempfile::tempdir().unwrap();
+    let vocabulary = Vocabulary::bytes();
+    vocabulary.save(folder.path()).unwrap();
+    let loaded = Vocabulary::load(folder.path()).unwrap();
+    assert!(loaded.is_bytes());
+    assert!(Vocabulary::load(&folder.path().join("tokenizer.json")).unwrap().is_bytes());
+    assert_eq!(loaded.fingerprint(), vocabulary.fingerprint());
+    assert_eq!((loaded.size(), loaded.begin(), loaded.end()), (257, Some(256), Some(256)));
+}
+
+#[test]
+fn other_document_tokens_change_the_fingerprint() {
+    let Some(folder) = shared("models/stories260k") else { return };
+    let copy = tempfile::tempdir().unwrap();
+    fs_err::copy(folder.join("tokenizer.json"), copy.path().join("tokenizer.json")).unwrap();
+    let first = Vocabulary::load(copy.path()).unwrap();
+    fs_err::write(copy.path().join("tokenizer_config.json"), r#"{"eos_token": {"content": "<unk>"}}"#)
+        .unwrap();
+    fs_err::write(copy.path().join("generation_config.json"), r#"{"eos_token_id": [2, 0, 9999]}"#).unwrap();
+    let second = Vocabulary::load(copy.path()).unwrap();
+    assert_eq!(first.ends(), [2]);
+    assert_eq!(second.ends(), [0, 2]);
+    assert_ne!(first.fingerprint(), second.fingerprint());
+}
+
+#[test]
+fn what_is_no_tokenizer_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = Vocabulary::load(folder.path()).unwrap_err().to_string();
+    assert!(missing.contains("no such file") && missing.contains("tokenizer.json"), "{missing}");
+    fs_err::write(folder.path().join("tokenizer.json"), "{").unwrap();
+    let broken = Vocabulary::load(folder.path()).unwrap_err().to_string();
+    assert!(broken.contains("is not JSON"), "{broken}");
+    fs_err::write(folder.path().join("tokenizer.json"), r#"{"version": "1.0"}"#).unwrap();
+    let empty = Vocabulary::load(folder.path()).unwrap_err().to_string();
+    assert!(empty.starts_with("tokenizer ") && !empty.contains('\n'), "{empty}");
+}
+
+proptest! {
+    #[test]
+    fn the_written_byte_tokenizer_is_the_built_in_one(text in any::<String>()) {
+        let bytes = Vocabulary::bytes();
+        let folder = tempfile::tempdir().unwrap();
+        bytes.save(folder.path()).unwrap();
+        let library = tokenizers::Tokenizer::from_file(folder.path().join("tokenizer.json")).unwrap();
+        let ids = bytes.encode(&text).unwrap();
+        let encoding = library.encode(text.as_str(), true).unwrap();
+        prop_assert_eq!(encoding.get_ids(), &ids);
+        prop_assert_eq!(library.decode(&ids, true).unwrap(), text.as_str());
+        prop_assert_eq!(bytes.decode(&ids).unwrap(), text.as_str());
+        prop_assert_eq!(library.get_vocab_size(true), bytes.size());
+        prop_assert_eq!(library.token_to_id("<|end|>"), bytes.end());
+    }
+
+    #[test]
+    fn any_ids_stream_without_panic(ids in prop::collection::vec(0u32..600, 0..40)) {
+        let Some(folder) = shared("models/stories260k") else { return Ok(()) };
+        let vocabulary = Vocabulary::load(&folder).unwrap();
+        let text = streamed(&vocabulary, &ids);
+        let whole = vocabulary.decode(&ids).unwrap();
+        if !whole.contains(char::REPLACEMENT_CHARACTER) {
+            prop_assert_eq!(text, whole);
+        }
+    }
+}

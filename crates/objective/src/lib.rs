@@ -1,1 +1,14 @@
-//! Skeleton.
+//! What a method adds to a trunk: its parameters, its targets and loss, and how it drafts.
+//!
+//! Trainer and decoder meet in [`Objective`], so that training and serving cannot drift apart. Adding a method is adding a
+//! module. This crate knows neither files nor progress.
+
+mod draft;
+mod error;
+mod heads;
+mod loss;
+
+pub use draft::{Draft, Drafter, Verified};
+pub use error::{Error, Result};
+pub use heads::{HeadKind, HeadStart, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
+pub use loss::{Objective, Window};

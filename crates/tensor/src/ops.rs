@@ -51,6 +51,9 @@ pub trait Ops {
     /// A value `[rows, width]`.
     type Var;
 
+    /// Another handle on `x`, which then may be used up once more.
+    fn share(&mut self, x: &Self::Var) -> Self::Var;
+
     /// Rows of `table` `[vocabulary, width]`, one for each token.
     fn embed(&mut self, table: ParamId, tokens: &[u32]) -> Self::Var;
 

@@ -62,6 +62,8 @@ struct Node {
     value: Vec<f32>,
     gradient: Option<Vec<f32>>,
     requires_gradient: bool,
+    /// Handles that may still use it up.
+    handles: usize,
 }
 
 /// A recording of operations over one batch.
@@ -127,7 +129,7 @@ impl<'a> Tape<'a> {
 
     fn push(&mut self, op: Op, width: usize, value: Vec<f32>, requires_gradient: bool) -> Var {
         let rows = value.len() / width;
-        self.nodes.push(Node { op, rows, width, value, gradient: None, requires_gradient });
+        self.nodes.push(Node { op, rows, width, value, gradient: None, requires_gradient, handles: 1 });
         Var(self.nodes.len() - 1)
     }
 
@@ -141,7 +143,8 @@ impl<'a> Tape<'a> {
 
     /// Called when `x` was used for the last time: frees it unless the backward of its user needs it.
     fn consume(&mut self, x: usize, needed: bool) {
-        if !needed {
+        self.nodes[x].handles -= 1;
+        if !needed && self.nodes[x].handles == 0 {
             let value = std::mem::take(&mut self.nodes[x].value);
             self.arena.give(value);
         }
@@ -170,6 +173,11 @@ impl<'a> Tape<'a> {
 
 impl Ops for Tape<'_> {
     type Var = Var;
+
+    fn share(&mut self, x: &Var) -> Var {
+        self.nodes[x.0].handles += 1;
+        Var(x.0)
+    }
 
     fn embed(&mut self, table: ParamId, tokens: &[u32]) -> Var {
         assert_eq!(tokens.len(), self.layout.rows(), "tokens and layout disagree");

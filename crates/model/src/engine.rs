@@ -1,0 +1,260 @@
+//! The decoding engine: packed weights, caches, and [`Ops`] without a tape.
+//!
+//! An engine holds one sequence. Rows run at consecutive positions from where it was told to stand; a cache is indexed by
+//! position, so that rows which are not kept (rejected drafts) are simply written over: the keys and values of positions
+//! beyond the committed length are *pending*. Every kernel gives a row the same bits whatever rows run beside it.
+
+mod weights;
+
+use std::sync::Arc;
+
+use kernels::cached_attention::CachedAttention;
+use kernels::packed::Start;
+use kernels::team::Team;
+use tensor::{AttentionSpec, Linear, Ops, ParamId};
+
+pub use weights::EngineWeights;
+
+/// A value of the engine: `[rows, width]`.
+#[derive(Debug)]
+pub struct Rows {
+    /// Row-major values.
+    pub data: Vec<f32>,
+    /// Number of rows.
+    pub rows: usize,
+    /// Values per row.
+    pub width: usize,
+}
+
+impl Rows {
+    /// One row.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.data[row * self.width..(row + 1) * self.width]
+    }
+}
+
+/// Keys and values of one layer, `[kv_heads, capacity, head_dim]` each.
+#[derive(Debug)]
+struct Cache {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+/// Which rows leave a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Every row.
+    All,
+    /// Only the last: the others were there for their keys and values.
+    Last,
+}
+
+/// Runs a model over one sequence.
+pub struct Engine {
+    weights: Arc<EngineWeights>,
+    team: Arc<Team>,
+    caches: Vec<Option<Cache>>,
+    capacity: usize,
+    position: usize,
+    positions: Vec<u32>,
+    keep: Vec<Keep>,
+    pool: Vec<Vec<f32>>,
+    first_visible: Vec<u32>,
+}
+
+impl Engine {
+    /// An engine for sequences of up to `capacity` positions.
+    pub fn new(weights: Arc<EngineWeights>, team: Arc<Team>, capacity: usize) -> Self {
+        Self {
+            weights,
+            team,
+            caches: Vec::new(),
+            capacity,
+            position: 0,
+            positions: Vec::new(),
+            keep: Vec::new(),
+            pool: Vec::new(),
+            first_visible: Vec::new(),
+        }
+    }
+
+    /// How many positions fit.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The next rows stand at `position` and after; what the caches hold from there on will be written over.
+    pub fn stand_at(&mut self, position: usize) {
+        self.position = position;
+    }
+
+    /// Decides which rows leave layer `slot` from now on.
+    pub fn set_keep(&mut self, slot: usize, keep: Keep) {
+        if self.keep.len() <= slot {
+            self.keep.resize(slot + 1, Keep::All);
+        }
+        self.keep[slot] = keep;
+    }
+
+    /// Gives a value's buffer back for reuse.
+    pub fn recycle(&mut self, rows: Rows) {
+        self.pool.push(rows.data);
+    }
+
+    /// A copy of `x`, or of its last row.
+    pub fn copy(&mut self, x: &Rows, keep: Keep) -> Rows {
+        let rows = if keep == Keep::Last { 1 } else { x.rows };
+        self.copy_rows(x, x.rows - rows, rows)
+    }
+
+    /// A copy of `count` rows of `x`.
+    pub fn copy_rows(&mut self, x: &Rows, first: usize, count: usize) -> Rows {
+        let mut copy = self.take(count, x.width);
+        copy.data.copy_from_slice(&x.data[first * x.width..(first + count) * x.width]);
+        copy
+    }
+
+    /// One value of the rows of all `parts`, in order.
+    pub fn stack(&mut self, parts: Vec<Rows>) -> Rows {
+        let rows = parts.iter().map(|part| part.rows).sum();
+        let mut stacked = self.take(rows, parts.first().map_or(0, |part| part.width));
+        let mut rest = stacked.data.as_mut_slice();
+        for part in parts {
+            let (here, after) = rest.split_at_mut(part.data.len());
+            here.copy_from_slice(&part.data);
+            rest = after;
+            self.pool.push(part.data);
+        }
+        stacked
+    }
+
+    fn keep_of(&self, slot: usize) -> Keep {
+        self.keep.get(slot).copied().unwrap_or(Keep::All)
+    }
+
+    /// A buffer from the pool: the smallest that is large enough, so that after the first steps nothing is allocated.
+    fn take(&mut self, rows: usize, width: usize) -> Rows {
+        let len = rows * width;
+        let fitting = self.pool.iter().enumerate().filter(|(_, b)| b.capacity() >= len);
+        let found = fitting.min_by_key(|(_, b)| b.capacity()).map(|(index, _)| index);
+        let mut data = match found {
+            Some(index) => self.pool.swap_remove(index),
+            None => Vec::with_capacity(len),
+        };
+        data.resize(len, 0.0);
+        Rows { data, rows, width }
+    }
+}
+
+impl Ops for Engine {
+    type Var = Rows;
+
+    fn share(&mut self, x: &Rows) -> Rows {
+        self.copy(x, Keep::All)
+    }
+
+    fn embed(&mut self, table: ParamId, tokens: &[u32]) -> Rows {
+        let weights = Arc::clone(&self.weights);
+        let (table, width) = weights.table(table);
+        let mut out = self.take(tokens.len(), width);
+        kernels::embedding::gather(table, width, tokens, &mut out.data);
+        out
+    }
+
+    fn rms_norm(&mut self, x: &Rows, weight: ParamId, epsilon: f32) -> Rows {
+        let mut out = self.take(x.rows, x.width);
+        let weight = self.weights.vector(weight);
+        for (x, y) in x.data.chunks_exact(x.width).zip(out.data.chunks_exact_mut(x.width)) {
+            kernels::rms_norm::forward_row(x, weight, epsilon, y);
+        }
+        out
+    }
+
+    fn linear(&mut self, x: Rows, maps: &[Linear]) -> Rows {
+        let weights = Arc::clone(&self.weights);
+        let group = weights.group(maps[0].weight);
+        let mut out = self.take(x.rows, group.packed.outputs());
+        let start = group.bias.as_deref().map_or(Start::Zero, Start::Bias);
+        group.packed.multiply(&self.team, &x.data, x.rows, start, &mut out.data);
+        self.recycle(x);
+        out
+    }
+
+    fn linear_add(&mut self, x: Rows, map: Linear, mut residual: Rows) -> Rows {
+        let weights = Arc::clone(&self.weights);
+        let group = weights.group(map.weight);
+        group.packed.multiply(&self.team, &x.data, x.rows, Start::Existing, &mut residual.data);
+        if let Some(bias) = &group.bias {
+            for row in residual.data.chunks_exact_mut(residual.width) {
+                kernels::vector::add_assign(row, bias);
+            }
+        }
+        self.recycle(x);
+        residual
+    }
+
+    fn attention(&mut self, mut qkv: Rows, spec: &AttentionSpec) -> Rows {
+        let first = self.position;
+        assert!(first + qkv.rows <= self.capacity, "positions beyond the capacity of the cache");
+        self.positions.clear();
+        self.positions.extend((0..qkv.rows).map(|row| (first + row) as u32));
+        kernels::rope::rotate(
+            &mut qkv.data,
+            qkv.width,
+            spec.rotated().start,
+            spec.heads + spec.kv_heads,
+            spec.head_dim,
+            &self.positions,
+            &spec.rope,
+            false,
+        );
+        if self.caches.len() <= spec.slot {
+            self.caches.resize_with(spec.slot + 1, || None);
+        }
+        let size = spec.kv_heads * self.capacity * spec.head_dim;
+        let mut cache = self.caches[spec.slot]
+            .take()
+            .unwrap_or_else(|| Cache { keys: vec![0.0; size], values: vec![0.0; size] });
+        let shape = CachedAttention {
+            heads: spec.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            capacity: self.capacity,
+            scale: spec.scale,
+        };
+        shape.store(&qkv.data, first, &mut cache.keys, &mut cache.values);
+        let kept = if self.keep_of(spec.slot) == Keep::Last { qkv.rows.min(1) } else { qkv.rows };
+        let skipped = qkv.rows - kept;
+        self.first_visible.clear();
+        self.first_visible.resize(kept, 0);
+        let mut out = self.take(kept, spec.heads * spec.head_dim);
+        shape.forward(
+            &self.team,
+            &qkv.data[skipped * qkv.width..],
+            first + skipped,
+            &self.first_visible,
+            &cache.keys,
+            &cache.values,
+            &mut out.data,
+        );
+        self.caches[spec.slot] = Some(cache);
+        self.recycle(qkv);
+        out
+    }
+
+    fn swiglu(&mut self, gate_up: Rows) -> Rows {
+        let mut out = self.take(gate_up.rows, gate_up.width / 2);
+        kernels::swiglu::forward(&gate_up.data, out.width, &mut out.data);
+        self.recycle(gate_up);
+        out
+    }
+
+    fn narrow(&mut self, x: Rows, slot: usize) -> Rows {
+        if self.keep_of(slot) == Keep::All || x.rows <= 1 {
+            return x;
+        }
+        let last = self.copy(&x, Keep::Last);
+        self.recycle(x);
+        last
+    }
+}

@@ -1,0 +1,86 @@
+//! Weights as the engine reads them: products packed once, tables and vectors as they are.
+
+use std::collections::HashMap;
+
+use kernels::packed::PackedF32;
+use tensor::{Linear, ParamId, Params};
+
+use crate::Decoder;
+
+/// Linear maps of one input, packed side by side.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) packed: PackedF32,
+    pub(super) bias: Option<Vec<f32>>,
+}
+
+/// What an engine needs of a model; shared between engines.
+#[derive(Debug, Default)]
+pub struct EngineWeights {
+    groups: HashMap<ParamId, Group>,
+    vectors: HashMap<ParamId, Vec<f32>>,
+    tables: HashMap<ParamId, (Vec<f32>, usize)>,
+}
+
+impl EngineWeights {
+    /// Packs a decoder.
+    pub fn new(decoder: &Decoder, params: &Params) -> Self {
+        let mut weights = Self::default();
+        let (_, width) = params.matrix_shape(decoder.embedding);
+        weights.tables.insert(decoder.embedding, (params.data(decoder.embedding).to_vec(), width));
+        for block in &decoder.blocks {
+            weights.add_block(block, params);
+        }
+        weights.add_vector(decoder.norm, params);
+        weights.add_group(&[Linear { weight: decoder.unembedding, bias: None }], params);
+        weights
+    }
+
+    /// Packs a block that stands outside the decoder, such as a head.
+    pub fn add_block(&mut self, block: &crate::Block, params: &Params) {
+        for group in block.linear_groups() {
+            self.add_group(&group, params);
+        }
+        for vector in block.vectors() {
+            self.add_vector(vector, params);
+        }
+    }
+
+    /// Packs linear maps of one input side by side; they are found again by the first map's weight.
+    pub fn add_group(&mut self, maps: &[Linear], params: &Params) {
+        let inputs = params.matrix_shape(maps[0].weight).1;
+        let parts: Vec<(&[f32], usize)> =
+            maps.iter().map(|map| (params.data(map.weight), params.matrix_shape(map.weight).0)).collect();
+        let bias = maps.iter().any(|map| map.bias.is_some()).then(|| {
+            let of = |map: &Linear| match map.bias {
+                Some(bias) => params.data(bias).to_vec(),
+                None => vec![0.0; params.matrix_shape(map.weight).0],
+            };
+            maps.iter().flat_map(of).collect()
+        });
+        self.groups.insert(maps[0].weight, Group { packed: PackedF32::pack(&parts, inputs), bias });
+    }
+
+    /// Keeps a gain or bias.
+    pub fn add_vector(&mut self, id: ParamId, params: &Params) {
+        self.vectors.insert(id, params.data(id).to_vec());
+    }
+
+    /// Bytes of packed weights that one forward reads.
+    pub fn packed_bytes(&self) -> usize {
+        self.groups.values().map(|group| group.packed.bytes()).sum()
+    }
+
+    pub(super) fn group(&self, first: ParamId) -> &Group {
+        self.groups.get(&first).expect("every linear map of the model was packed")
+    }
+
+    pub(super) fn vector(&self, id: ParamId) -> &[f32] {
+        self.vectors.get(&id).expect("every gain of the model was kept")
+    }
+
+    pub(super) fn table(&self, id: ParamId) -> (&[f32], usize) {
+        let (table, width) = self.tables.get(&id).expect("the embedding was kept");
+        (table, *width)
+    }
+}

@@ -1,0 +1,50 @@
+//! The training side of an objective.
+
+use data::Batch;
+use model::Decoder;
+use tensor::{LossSum, ParamId, Tape};
+
+use crate::Drafter;
+
+/// What the losses of one optimiser step are divided by: the targets of all its micro-batches, per depth, so that N
+/// accumulated batches of one weigh as one batch of N.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// `targets[k - 1]`: number of targets at depth k. Depths beyond its length are not trained in this step.
+    pub targets: Vec<usize>,
+}
+
+impl Window {
+    /// Counts the targets of `batches` at depths `1..=depths`.
+    pub fn count(batches: &[Batch], depths: usize) -> Self {
+        let at = |depth| batches.iter().map(|batch| batch.count_targets(depth)).sum();
+        Self { targets: (1..=depths).map(at).collect() }
+    }
+
+    /// Depths that are trained in this step.
+    pub fn depths(&self) -> usize {
+        self.targets.len()
+    }
+}
+
+/// What a method adds to a trunk, and how it learns and drafts.
+pub trait Objective: Send + Sync {
+    /// Name in `mtp.json` and run files.
+    fn kind(&self) -> &'static str;
+
+    /// How many tokens it predicts from one position, the next token included.
+    fn depths(&self) -> usize;
+
+    /// Parameters that it added to the model.
+    fn parameters(&self) -> &[ParamId];
+
+    /// Runs trunk and losses over `batch`. On a training tape it also runs back, leaving
+    /// `sum over k of weight_k * mean loss at depth k` (means over the window) in the gradients. Returns the sums per depth.
+    fn loss(&self, tape: &mut Tape, decoder: &Decoder, batch: &Batch, window: &Window) -> Vec<LossSum>;
+
+    /// Weight of the loss at `depth` (1 is the next token).
+    fn weight(&self, depth: usize) -> f32;
+
+    /// How it drafts, if it can.
+    fn drafter(&self) -> Option<&dyn Drafter>;
+}

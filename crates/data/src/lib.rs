@@ -5,11 +5,26 @@
 //! [`Batch`]es of them. Nothing here knows what a model does with a batch, and nothing here prints.
 
 pub mod batch;
+pub mod cache;
+pub mod corpus;
 mod digest;
+pub mod documents;
 pub mod error;
+pub mod loader;
+mod packing;
 pub mod random;
+pub mod show;
+pub mod source;
+pub mod split;
 pub mod vocabulary;
 
 pub use batch::{Batch, NO_TARGET, PADDING};
+pub use cache::{CacheOutcome, load_or_build};
+pub use corpus::Corpus;
+pub use documents::{Document, read_documents};
 pub use error::{Error, Result};
+pub use loader::{Loader, LoaderState, evaluation_batches};
+pub use show::{ShownToken, show_row};
+pub use source::Source;
+pub use split::{SplitRule, split};
 pub use vocabulary::{TextStream, Vocabulary};

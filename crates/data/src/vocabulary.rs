@@ -118,6 +118,14 @@ impl Vocabulary {
         }
     }
 
+    /// The name of a token that stands for no text, such as `<|end|>`; `None` for all others.
+    pub fn special_name(&self, id: u32) -> Option<String> {
+        match &self.kind {
+            Kind::Bytes => (id == END_OF_DOCUMENT).then(|| bytes::END_TEXT.to_owned()),
+            Kind::Loaded(loaded) => loaded.special_name(id),
+        }
+    }
+
     /// The text of ids, special tokens left out. Bytes that are no UTF-8 become U+FFFD; ids beyond the vocabulary (an
     /// embedding may have spare rows) stand for nothing.
     ///

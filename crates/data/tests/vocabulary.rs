@@ -1,9 +1,11 @@
 //! Vocabularies against the reference texts, and the byte vocabulary against the library that others will read it with.
 
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
 use std::path::{Path, PathBuf};
 
-use sakiyomi_data::Vocabulary;
 use proptest::prelude::*;
+use sakiyomi_data::Vocabulary;
 use serde_json::Value;
 
 fn shared(path: &str) -> Option<PathBuf> {

@@ -31,6 +31,11 @@ impl Loaded {
         self.tokenizer.decode(ids, true).map_err(|error| self.error(&*error))
     }
 
+    pub(super) fn special_name(&self, id: u32) -> Option<String> {
+        let name = self.tokenizer.id_to_token(id)?;
+        self.tokenizer.get_added_vocabulary().is_special_token(&name).then_some(name)
+    }
+
     fn error(&self, error: &(dyn std::error::Error + Send + Sync)) -> Error {
         Error::Tokenizer { path: self.path.clone(), reason: error.to_string() }
     }

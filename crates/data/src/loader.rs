@@ -1,0 +1,206 @@
+//! Batches without end for training, and in order for evaluation.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+use crate::packing::Packing;
+use crate::random::Random;
+
+/// Endless, seeded batches.
+///
+/// Each epoch shuffles the documents, lays them end to end, cuts windows and shuffles those (see the module `packing`).
+/// A batch may hold rows of two epochs.
+pub struct Loader {
+    corpus: Arc<Corpus>,
+    documents: Vec<usize>,
+    batch: usize,
+    length: usize,
+    lookahead: usize,
+    seed: u64,
+    epoch: u64,
+    packing: Packing,
+    /// The windows of this epoch in the order in which they come.
+    order: Vec<usize>,
+    /// How many of them have been given out.
+    next: usize,
+}
+
+/// Where a [`Loader`] stands, for a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderState {
+    /// The loader's seed.
+    pub seed: u64,
+    /// Epochs finished.
+    pub epoch: u64,
+    /// Windows given out in this epoch.
+    pub window: usize,
+    /// Tokens of an epoch, to notice other data.
+    pub tokens: usize,
+    /// Inputs per row, to notice another cut.
+    pub length: usize,
+}
+
+impl Loader {
+    /// Batches of `batch` rows with `length` inputs and `lookahead` more tokens, from the given documents of a corpus.
+    ///
+    /// # Errors
+    ///
+    /// If a size is 0, or no document is longer than `lookahead`.
+    pub fn new(
+        corpus: Arc<Corpus>,
+        documents: Vec<usize>,
+        batch: usize,
+        length: usize,
+        lookahead: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        if batch == 0 || length == 0 || lookahead == 0 {
+            return Err(Error::Setting(format!(
+                "batch, length and lookahead must be at least 1, not {batch}, {length} and {lookahead}"
+            )));
+        }
+        let longest = documents.iter().copied().max_by_key(|&document| corpus.document(document).len());
+        let Some(longest) = longest else {
+            return Err(Error::NoText { what: "the training part".to_owned() });
+        };
+        if corpus.document(longest).len() <= lookahead {
+            return Err(Error::DocumentsTooShort {
+                lookahead,
+                longest: corpus.document(longest).len(),
+                name: corpus.name(longest).to_owned(),
+            });
+        }
+        let (packing, order) = lay_out(&corpus, &documents, length, lookahead, seed, 0);
+        Ok(Self { corpus, documents, batch, length, lookahead, seed, epoch: 0, packing, order, next: 0 })
+    }
+
+    /// The next batch.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator can end; this cannot, and needs no Option"
+    )]
+    pub fn next(&mut self) -> Batch {
+        let mut batch = Batch::padded(self.batch, self.length, self.lookahead);
+        for row in 0..self.batch {
+            if self.next == self.order.len() {
+                self.start_epoch(self.epoch + 1);
+            }
+            self.packing.fill(&self.corpus, self.order[self.next], &mut batch, row);
+            self.next += 1;
+        }
+        batch
+    }
+
+    /// Epochs finished, counted when the first row of the next one is given out.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Tokens of one epoch.
+    pub fn tokens_per_epoch(&self) -> usize {
+        self.packing.tokens()
+    }
+
+    /// Windows (rows) of one epoch.
+    pub fn windows_per_epoch(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Where the loader stands.
+    pub fn state(&self) -> LoaderState {
+        LoaderState {
+            seed: self.seed,
+            epoch: self.epoch,
+            window: self.next,
+            tokens: self.packing.tokens(),
+            length: self.length,
+        }
+    }
+
+    /// Goes on where another loader over the same data stood. The batch size may differ.
+    ///
+    /// # Errors
+    ///
+    /// If the data or the length of rows are others.
+    pub fn restore(&mut self, state: &LoaderState) -> Result<()> {
+        let differs = |what: &str, saved: usize, now: usize| {
+            Err(Error::Position(format!("{what} was {saved} when it was saved and is {now} now")))
+        };
+        if state.tokens != self.packing.tokens() {
+            return differs("the number of training tokens", state.tokens, self.packing.tokens());
+        }
+        if state.length != self.length {
+            return differs("the length of a row", state.length, self.length);
+        }
+        if state.window > self.order.len() {
+            return differs("the number of windows", state.window, self.order.len());
+        }
+        self.seed = state.seed;
+        self.start_epoch(state.epoch);
+        self.next = state.window;
+        Ok(())
+    }
+
+    fn start_epoch(&mut self, epoch: u64) {
+        let (packing, order) =
+            lay_out(&self.corpus, &self.documents, self.length, self.lookahead, self.seed, epoch);
+        self.packing = packing;
+        self.order = order;
+        self.epoch = epoch;
+        self.next = 0;
+    }
+}
+
+/// One epoch's layout of the documents, and the order of its windows.
+fn lay_out(
+    corpus: &Corpus,
+    documents: &[usize],
+    length: usize,
+    lookahead: usize,
+    seed: u64,
+    epoch: u64,
+) -> (Packing, Vec<usize>) {
+    let mut random = Random::new(seed, epoch);
+    let mut documents = documents.to_vec();
+    random.shuffle(&mut documents);
+    let packing = Packing::new(corpus, documents, length, lookahead);
+    let mut order: Vec<usize> = (0..packing.windows()).collect();
+    random.shuffle(&mut order);
+    (packing, order)
+}
+
+/// Batches over documents in order, in which each token is a target at most once per depth; the last batch is padded.
+///
+/// At most `max_batches` of them, from the start; 0 means all.
+pub fn evaluation_batches(
+    corpus: &Corpus,
+    documents: &[usize],
+    batch: usize,
+    length: usize,
+    lookahead: usize,
+    max_batches: usize,
+) -> Vec<Batch> {
+    assert!(batch > 0 && length > 0, "an empty batch evaluates nothing");
+    let packing = Packing::new(corpus, documents.to_vec(), length, lookahead);
+    if packing.tokens() == 0 {
+        return Vec::new();
+    }
+    let windows: Vec<usize> = (0..packing.windows()).collect();
+    let wanted = if max_batches == 0 { usize::MAX } else { max_batches };
+    windows
+        .chunks(batch)
+        .take(wanted)
+        .map(|rows| {
+            let mut filled = Batch::padded(batch, length, lookahead);
+            for (row, &window) in rows.iter().enumerate() {
+                packing.fill(corpus, window, &mut filled, row);
+            }
+            filled
+        })
+        .collect()
+}

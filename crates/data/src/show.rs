@@ -1,0 +1,44 @@
+//! A batch as people read it: the text of each token, its document, and whether it is learnt.
+
+use crate::batch::{Batch, PADDING};
+use crate::vocabulary::Vocabulary;
+
+/// One token of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownToken {
+    /// The characters that this token completes: empty where a character goes on in the next token.
+    pub text: String,
+    /// The id.
+    pub id: u32,
+    /// Number of the segment within the row.
+    pub segment: u32,
+    /// Whether the token is a target of the next-token head.
+    pub target: bool,
+}
+
+/// The tokens of a row, lookahead included, padding left out.
+///
+/// Special tokens show their name. What stays of a character at the end of a segment is shown with its last token, as
+/// U+FFFD.
+pub fn show_row(batch: &Batch, row: usize, vocabulary: &Vocabulary) -> Vec<ShownToken> {
+    let from = row * batch.stride();
+    let upto = from + batch.stride();
+    let mut shown: Vec<ShownToken> = Vec::new();
+    let mut stream = vocabulary.stream();
+    for at in from..upto {
+        let (id, segment) = (batch.tokens[at], batch.segments[at]);
+        if segment == PADDING {
+            continue;
+        }
+        let continues = at > from && batch.segments[at - 1] == segment;
+        if !continues && let Some(last) = shown.last_mut() {
+            last.text += &stream.finish();
+        }
+        let text = vocabulary.special_name(id).unwrap_or_else(|| stream.push(id));
+        shown.push(ShownToken { text, id, segment, target: continues && batch.loss_mask[at] });
+    }
+    if let Some(last) = shown.last_mut() {
+        last.text += &stream.finish();
+    }
+    shown
+}

@@ -1,0 +1,302 @@
+//! From text and overrides to a [`RunConfig`], with the line and the nearest key in every refusal.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::RunConfig;
+use super::keys::{Key, Kind};
+use super::sections::all_keys;
+use crate::error::{Error, Result};
+
+impl RunConfig {
+    /// Reads a run file, applies `section.key=value` overrides, and checks that the settings can work.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no TOML, or holds a key or a value that a run file does not have.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = fs_err::read_to_string(path)?;
+        Self::parse(&text, &path.display().to_string(), overrides)
+    }
+
+    /// As [`Self::read`], from text; `file` is its name in messages.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
+        let config = Self::parse_unchecked(text, file, overrides)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// As [`Self::parse`], without [`Self::validate`].
+    pub(super) fn parse_unchecked(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
+        let lines = Lines::of(text);
+        let mut table: Table = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_at(text, span.start));
+            let reason = error.message().lines().next().unwrap_or_default().to_owned();
+            Error::NoToml { place: format!("{file}:{line}"), reason }
+        })?;
+        let place = |path: &str| match lines.0.get(path) {
+            Some(line) => format!("{file}:{line}"),
+            None => file.to_owned(),
+        };
+        check(&mut table, "", &place)?;
+        for text in overrides {
+            apply_override(&mut table, text)?;
+        }
+        let architecture_given = table.get("model").and_then(|model| model.get("architecture")).is_some();
+        let mut config: Self = table.try_into().map_err(|error: toml::de::Error| Error::NoToml {
+            place: file.to_owned(),
+            reason: error.message().to_owned(),
+        })?;
+        if config.model.init.is_some() && !architecture_given {
+            config.model.architecture = None;
+        }
+        Ok(config)
+    }
+}
+
+/// Checks every key of `table` against the declared ones; a single text where a list is expected becomes a list.
+fn check(table: &mut Table, section: &str, place: &dyn Fn(&str) -> String) -> Result<()> {
+    for (name, value) in table.iter_mut() {
+        let path = join(section, name);
+        if let Some(key) = all_keys().find(|key| key.path() == path) {
+            accept(key, value, &place(&path))?;
+            continue;
+        }
+        let is_section =
+            all_keys().any(|key| key.section == path || key.section.starts_with(&format!("{path}.")));
+        match value {
+            Value::Table(inner) if is_section => check(inner, &path, place)?,
+            _ if is_section => {
+                let problem = format!("{path} is a section: write [{path}] and its keys below");
+                return Err(Error::NoToml { place: place(&path), reason: problem });
+            }
+            _ => return Err(unknown(&path, place(&path))),
+        }
+    }
+    Ok(())
+}
+
+/// Checks one value, and brings it to the form that the key stores.
+fn accept(key: &Key, value: &mut Value, place: &str) -> Result<()> {
+    if key.kind == Kind::Texts && value.is_str() {
+        *value = Value::Array(vec![value.clone()]);
+    }
+    if key.kind.accepts(value) {
+        return Ok(());
+    }
+    let mut expected = key.kind.expected();
+    if let (Kind::OneOf(names), Value::String(given)) = (key.kind, &*value)
+        && let Some(nearest) = nearest(given, names.iter().copied())
+    {
+        expected += &format!("; did you mean {nearest}?");
+    }
+    Err(Error::WrongValue { place: place.to_owned(), key: key.path(), found: value.to_string(), expected })
+}
+
+/// Applies `section.key=value`. The value is TOML; words that are no TOML are text.
+fn apply_override(table: &mut Table, text: &str) -> Result<()> {
+    const PLACE: &str = "override";
+    let Some((path, raw)) = text.split_once('=') else {
+        let reason = format!("{text:?} is no override: write section.key=value");
+        return Err(Error::NoToml { place: PLACE.to_owned(), reason });
+    };
+    let (path, raw) = (path.trim(), raw.trim());
+    let key = all_keys().find(|key| key.path() == path).ok_or_else(|| unknown(path, PLACE.to_owned()))?;
+    let text_wanted = matches!(key.kind, Kind::Text | Kind::OneOf(_)) && !raw.starts_with(['"', '\'']);
+    let parsed =
+        toml::from_str::<Table>(&format!("value = {raw}")).ok().and_then(|mut table| table.remove("value"));
+    let mut value = match parsed {
+        Some(value) if !text_wanted => value,
+        _ => Value::String(raw.to_owned()),
+    };
+    accept(key, &mut value, PLACE)?;
+    // Starting from a checkpoint and describing a new model exclude each other: the command line wins over the file.
+    if path == "model.init"
+        && let Some(model) = table.get_mut("model").and_then(Value::as_table_mut)
+    {
+        model.remove("architecture");
+    }
+    let mut section = table;
+    for part in key.section.split('.') {
+        let entry = section.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        section = entry.as_table_mut().expect("checked: sections are tables");
+    }
+    section.insert(key.name.to_owned(), value);
+    Ok(())
+}
+
+fn unknown(path: &str, place: String) -> Error {
+    let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let in_section: Vec<&Key> = all_keys().filter(|key| key.section == section).collect();
+    let hint = if let Some(name) = nearest(name, in_section.iter().map(|key| key.name)) {
+        format!("did you mean {}?", join(section, name))
+    } else if let Some(key) = all_keys().find(|key| key.name == name) {
+        format!("did you mean {}?", key.path())
+    } else if !in_section.is_empty() {
+        let names: Vec<&str> = in_section.iter().map(|key| key.name).collect();
+        format!("[{section}] has {}", names.join(", "))
+    } else {
+        let mut sections: Vec<&str> = all_keys().map(|key| key.section).collect();
+        sections.dedup();
+        // A whole unknown section, or a key of one: the name of the section is what was mistyped.
+        let given = if section.is_empty() { name } else { section };
+        match nearest(given, sections.iter().copied()) {
+            Some(nearest) if section.is_empty() => format!("did you mean [{nearest}]?"),
+            Some(nearest) => format!("did you mean {nearest}.{name}?"),
+            None => format!("the sections are {}", sections.join(", ")),
+        }
+    };
+    Error::UnknownKey { place, key: path.to_owned(), hint }
+}
+
+/// The candidate that was probably meant: at most a third of the letters (and at least two of them) may differ.
+fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |candidate: &str| strsim::damerau_levenshtein(given, candidate);
+    let allowed = (given.len() / 3).max(2);
+    candidates
+        .map(|candidate| (distance(candidate), candidate))
+        .filter(|(d, _)| *d <= allowed)
+        .min()
+        .map(|(_, c)| c)
+}
+
+fn join(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+/// The line in which each key stands, counted from 1.
+struct Lines(BTreeMap<String, usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        let mut lines = Self(BTreeMap::new());
+        if let Ok(table) = DeTable::parse(text) {
+            lines.collect(text, "", table.get_ref());
+        }
+        lines
+    }
+
+    fn collect(&mut self, text: &str, section: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let path = join(section, name.get_ref());
+            self.0.insert(path.clone(), line_at(text, name.span().start));
+            if let DeValue::Table(inner) = value.get_ref() {
+                self.collect(text, &path, inner);
+            }
+        }
+    }
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Schedule, TrainMode};
+
+    fn refusal(text: &str, overrides: &[&str]) -> String {
+        let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+        let text = format!("[data]\ntrain = \"a.txt\"\n{text}");
+        RunConfig::parse(&text, "run.toml", &overrides).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn unknown_keys_name_the_line_and_the_nearest_key() {
+        assert_eq!(
+            refusal("[train]\nstesp = 3", &[]),
+            "run.toml:4: unknown key train.stesp; did you mean train.steps?"
+        );
+        assert_eq!(
+            refusal("[train]\nseed = 3", &[]),
+            "run.toml:4: unknown key train.seed; did you mean run.seed?"
+        );
+        assert_eq!(
+            refusal("[trian]\nsteps = 3", &[]),
+            "run.toml:3: unknown key trian; did you mean [train]?"
+        );
+        assert_eq!(
+            refusal("[checkpoint]\nwhatever = 3", &[]),
+            "run.toml:4: unknown key checkpoint.whatever; [checkpoint] has every"
+        );
+        assert!(
+            refusal("[model.architecture]\nlayer = 3", &[])
+                .ends_with("did you mean model.architecture.layers?")
+        );
+        assert!(refusal("[zzzzzz]\n", &[]).contains("the sections are run, model, model.architecture, data"));
+    }
+
+    #[test]
+    fn overrides_get_the_same_check() {
+        assert_eq!(
+            refusal("", &["train.stesp=3"]),
+            "override: unknown key train.stesp; did you mean train.steps?"
+        );
+        assert_eq!(
+            refusal("", &["trian.steps=3"]),
+            "override: unknown key trian.steps; did you mean train.steps?"
+        );
+        assert_eq!(
+            refusal("", &["train.steps=many"]),
+            "override: train.steps = \"many\": expected a whole number, 0 or more"
+        );
+        assert!(refusal("", &["train.steps"]).contains("write section.key=value"));
+    }
+
+    #[test]
+    fn wrong_values_name_what_was_found_and_expected() {
+        assert_eq!(
+            refusal("[train]\n\nsteps = -1", &[]),
+            "run.toml:5: train.steps = -1: expected a whole number, 0 or more"
+        );
+        assert_eq!(
+            refusal("[objective]\nhead = \"liner\"", &[]),
+            "run.toml:4: objective.head = \"liner\": expected one of layer, linear, causal, anticausal; did you mean linear?"
+        );
+        assert_eq!(refusal("[train]\nclip = true", &[]), "run.toml:4: train.clip = true: expected a number");
+        assert!(refusal("train = 3", &[]).starts_with("run.toml:3: "), "a key twice");
+        assert!(refusal("[train", &[]).starts_with("run.toml:3: "), "a broken line");
+        assert_eq!(
+            RunConfig::parse("train = 3", "run.toml", &[]).unwrap_err().to_string(),
+            "run.toml:1: train is a section: write [train] and its keys below"
+        );
+    }
+
+    #[test]
+    fn overrides_win_over_the_file_and_take_bare_words() {
+        let text = "[data]\ntrain = [\"a.txt\"]\n[train]\nsteps = 3\n";
+        let overrides = [
+            "train.steps=7",
+            "train.schedule=wsd",
+            "run.name=2024",
+            "data.train=b c.txt",
+            "objective.weights=[1, 0.5, 0.25, 0.125]",
+            "model.architecture.preset=1M",
+            "train.learning_rate=1",
+        ];
+        let config = RunConfig::parse(text, "run.toml", &overrides.map(str::to_owned)).unwrap();
+        assert_eq!((config.train.steps, config.train.schedule), (7, Schedule::Wsd));
+        assert_eq!(config.run.name, "2024");
+        assert_eq!(config.data.train, [std::path::PathBuf::from("b c.txt")]);
+        assert_eq!(config.objective.weights, [1.0, 0.5, 0.25, 0.125]);
+        assert_eq!(config.model.architecture.unwrap().preset, "1M");
+        assert_eq!(config.train.learning_rate, 1.0);
+    }
+
+    #[test]
+    fn a_checkpoint_replaces_the_default_architecture_and_on_the_command_line_that_of_the_file() {
+        let text = "[data]\ntrain = \"a.txt\"\n[model]\ninit = \"folder\"\n[train]\nmode = \"full\"\n";
+        let config = RunConfig::parse(text, "run.toml", &[]).unwrap();
+        assert_eq!(config.model.architecture, None);
+        let text = "[data]\ntrain = \"a.txt\"\n[model.architecture]\npreset = \"3M\"\n";
+        let overrides = ["model.init=folder".to_owned(), "train.mode=heads".to_owned()];
+        let config = RunConfig::parse(text, "run.toml", &overrides).unwrap();
+        assert_eq!((config.model.architecture, config.train.mode), (None, TrainMode::Heads));
+    }
+}

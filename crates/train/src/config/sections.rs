@@ -1,0 +1,324 @@
+//! The sections of a run file: keys, meanings, defaults, each declared once.
+//!
+//! The doc comment of a key is also its comment in the template, so it is written for whoever edits a run file.
+
+use std::path::PathBuf;
+
+use objective::{HeadKind, UnembeddingKind};
+use serde::{Deserialize, Serialize};
+
+use super::keys::{Key, Kind, Setting};
+
+/// Declares a section: the structure, its defaults and its keys.
+macro_rules! section {
+    ($(#[doc = $title:literal])+ $name:ident ($path:literal) {
+        $($(#[doc = $meaning:literal])+ $key:ident: $type:ty = $default:expr,)*
+    }) => {
+        $(#[doc = $title])+
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[doc = $meaning])+ pub $key: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+
+        impl $name {
+            const KEYS: &[Key] = &[$(Key {
+                section: $path,
+                name: stringify!($key),
+                meaning: &[$($meaning),+],
+                kind: <$type as Setting>::KIND,
+            }),*];
+        }
+    };
+}
+
+/// Declares a choice between named values.
+macro_rules! choice {
+    ($(#[doc = $title:literal])+ $name:ident { $($(#[doc = $meaning:literal])+ $value:ident = $text:literal,)* }) => {
+        $(#[doc = $title])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[doc = $meaning])+ #[serde(rename = $text)] $value,)*
+        }
+
+        impl Setting for $name {
+            const KIND: Kind = Kind::OneOf(&[$($text),*]);
+        }
+    };
+}
+
+section! {
+    /// Where the run is kept, its seed, its threads.
+    RunSection("run") {
+        /// The run's folder: the resolved run file, events.jsonl and checkpoints go there.
+        folder: PathBuf = "run".into(),
+        /// A name for reports; empty: the folder's.
+        name: String = String::new(),
+        /// Decides initial weights and the order of the data.
+        seed: u64 = 0,
+        /// Threads of the arithmetic; 0: as many as there are cores.
+        threads: usize = 0,
+    }
+}
+
+/// A checkpoint to start from, or a new model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSection {
+    /// A Hugging Face checkpoint folder whose weights and tokenizer to start from.
+    pub init: Option<PathBuf>,
+    /// The sizes of a new model.
+    pub architecture: Option<Architecture>,
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        Self { init: None, architecture: Some(Architecture::default()) }
+    }
+}
+
+const MODEL_KEYS: &[Key] = &[Key {
+    section: "model",
+    name: "init",
+    meaning: &[
+        " A Hugging Face checkpoint folder whose weights and tokenizer to start from, in place of [model.architecture].",
+        " (To go on with an interrupted run, use --resume instead.)",
+    ],
+    kind: Kind::Text,
+}];
+
+section! {
+    /// The sizes of a new model: a preset, single sizes of which may be replaced.
+    Architecture("model.architecture") {
+        /// Sizes by parameters of the blocks: 1M, 3M, 10M, 30M or 100M. The keys below replace single sizes.
+        preset: String = "3M".to_owned(),
+        /// Width of the residual stream.
+        width: Option<usize> = None,
+        /// Transformer blocks.
+        layers: Option<usize> = None,
+        /// Query heads of the attention.
+        heads: Option<usize> = None,
+        /// Key and value heads; divides heads.
+        kv_heads: Option<usize> = None,
+        /// Inner width of the feed-forward network.
+        ffn: Option<usize> = None,
+        /// Longest sequence that the finished model is meant for, in tokens.
+        context: Option<usize> = None,
+        /// Whether embedding and unembedding are one matrix.
+        tied: Option<bool> = None,
+    }
+}
+
+choice! {
+    /// Which documents are held out.
+    SplitKind {
+        /// Drawn at random with the run's seed.
+        Random = "random",
+        /// The last ones.
+        Last = "last",
+    }
+}
+
+section! {
+    /// Text and tokenizer.
+    DataSection("data") {
+        /// Text to train on: .txt and .jsonl files, or folders of them.
+        train: Vec<PathBuf> = Vec::new(),
+        /// Text to evaluate on; empty: a part of the training text is held out.
+        held_out: Vec<PathBuf> = Vec::new(),
+        /// Share of the documents to hold out, where held_out is empty.
+        held_out_fraction: f64 = 0.05,
+        /// Which documents are held out: random ones, or the last.
+        split: SplitKind = SplitKind::Random,
+        /// Where the text stands in a line of a .jsonl file.
+        field: String = "text".to_owned(),
+        /// What stands between the documents of a .txt file; empty: each file is one document.
+        separator: String = String::new(),
+        /// Documents of .txt files longer than this many bytes are cut, at a blank line where there is one; 0: never.
+        longest_document_bytes: usize = 32768,
+        /// "bytes", or a tokenizer.json or the folder that holds it; by default that of model.init, or bytes.
+        tokenizer: Option<String> = None,
+        /// Folder that keeps the tokens of texts from run to run; empty: a folder in the run's.
+        cache: PathBuf = PathBuf::new(),
+    }
+}
+
+choice! {
+    /// What is learned.
+    ObjectiveKind {
+        /// The next token only.
+        NextToken = "next-token",
+        /// Parallel heads: n tokens from each position.
+        Heads = "heads",
+    }
+}
+
+section! {
+    /// What is learned.
+    ObjectiveSection("objective") {
+        /// "heads": n tokens from each position; "next-token": an ordinary language model.
+        kind: ObjectiveKind = ObjectiveKind::Heads,
+        /// Tokens predicted from each position, the next one included.
+        n: usize = 4,
+        /// A head is a transformer "layer" on the trunk, a "linear" map, "causal" (a layer on the head before it), or
+        /// "anticausal" (the model's own last layers, the farthest token first; adds no parameters).
+        head: HeadKind = HeadKind::Linear,
+        /// Whether heads share the model's unembedding or have copies of their own (byte vocabularies).
+        unembedding: UnembeddingKind = UnembeddingKind::Shared,
+        /// Weight of the loss at each depth; empty: 1 for each.
+        weights: Vec<f32> = Vec::new(),
+        /// Takes as many layers from a new model as the heads cost parameters, so that n does not change the size.
+        match_parameters: bool = false,
+        /// Starts with the next token and adds one depth every so many steps; 0: all depths from the start.
+        curriculum_steps: usize = 0,
+    }
+}
+
+choice! {
+    /// What is trained.
+    TrainMode {
+        /// A new model, everything.
+        Pretrain = "pretrain",
+        /// Everything, from model.init.
+        Full = "full",
+        /// The heads only; the model of model.init stays as it is, to the bit.
+        Heads = "heads",
+    }
+}
+
+choice! {
+    /// How the learning rate goes on after the warm-up.
+    Schedule {
+        /// Half a cosine down to the final rate.
+        Cosine = "cosine",
+        /// A straight line down to the final rate.
+        Linear = "linear",
+        /// No change.
+        Constant = "constant",
+        /// Warm-up, stable, decay: no change, then a straight line down over the last part.
+        Wsd = "wsd",
+    }
+}
+
+choice! {
+    /// What weight decay applies to.
+    DecaySetting {
+        /// Matrices, not gains and biases.
+        Matrices = "matrices",
+        /// Everything that is trained.
+        All = "all",
+    }
+}
+
+section! {
+    /// Steps, batches, optimiser, schedule. A step is one update of the optimiser.
+    TrainSection("train") {
+        /// "pretrain" a new model, "full" fine-tuning of model.init, or its "heads" only with the model frozen.
+        mode: TrainMode = TrainMode::Pretrain,
+        /// Updates of the optimiser.
+        steps: usize = 600,
+        /// Rows of a micro-batch.
+        batch: usize = 16,
+        /// Tokens of a row; several documents may share one.
+        length: usize = 256,
+        /// Micro-batches per step: as one batch so many times as large, in the memory of one.
+        accumulate: usize = 1,
+        /// The highest learning rate.
+        learning_rate: f64 = 2e-3,
+        /// Steps in which the learning rate rises from 0 to its highest.
+        warmup_steps: usize = 50,
+        /// What follows the warm-up: cosine, linear, constant, or wsd (stable, then a decay).
+        schedule: Schedule = Schedule::Cosine,
+        /// The last learning rate as a share of the highest.
+        final_ratio: f64 = 0.1,
+        /// Share of all steps in which wsd decays.
+        decay_fraction: f64 = 0.2,
+        /// Decoupled weight decay of AdamW.
+        weight_decay: f64 = 0.1,
+        /// What weight decay applies to: matrices, or all.
+        decay_on: DecaySetting = DecaySetting::Matrices,
+        /// Decay of the first moment.
+        beta1: f64 = 0.9,
+        /// Decay of the second moment.
+        beta2: f64 = 0.95,
+        /// Keeps AdamW from dividing by 0.
+        epsilon: f64 = 1e-8,
+        /// Longest gradient, over all parameters together; 0: never shortened.
+        clip: f64 = 1.0,
+    }
+}
+
+section! {
+    /// Evaluation during training.
+    EvaluationSection("evaluation") {
+        /// Steps between evaluations on the held-out documents; 0: only after the last step.
+        every: usize = 100,
+        /// Batches of an evaluation; 0: all held-out documents.
+        batches: usize = 16,
+    }
+}
+
+section! {
+    /// Checkpoints during training.
+    CheckpointSection("checkpoint") {
+        /// Steps between checkpoints from which a run can go on; 0: only after the last step.
+        every: usize = 200,
+    }
+}
+
+impl Setting for HeadKind {
+    const KIND: Kind = Kind::OneOf(&["layer", "linear", "causal", "anticausal"]);
+}
+
+impl Setting for UnembeddingKind {
+    const KIND: Kind = Kind::OneOf(&["shared", "replicated"]);
+}
+
+/// Every key of a run file, in the order of the template.
+pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
+    [
+        RunSection::KEYS,
+        MODEL_KEYS,
+        Architecture::KEYS,
+        DataSection::KEYS,
+        ObjectiveSection::KEYS,
+        TrainSection::KEYS,
+        EvaluationSection::KEYS,
+        CheckpointSection::KEYS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RunConfig;
+    use super::*;
+
+    #[test]
+    fn every_named_choice_can_be_read() {
+        for key in all_keys() {
+            let Kind::OneOf(names) = key.kind else { continue };
+            for name in names {
+                let text = format!("[{}]\n{} = \"{name}\"", key.section, key.name);
+                RunConfig::parse_unchecked(&text, "run.toml", &[]).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn every_stored_value_has_a_declared_key_of_its_kind() {
+        let stored = toml::Table::try_from(RunConfig::default()).unwrap();
+        super::super::keys::flatten("", &stored, &mut |path, value| {
+            let key =
+                all_keys().find(|key| key.path() == path).unwrap_or_else(|| panic!("{path} is not declared"));
+            assert!(key.kind.accepts(value), "{path}");
+        });
+    }
+}

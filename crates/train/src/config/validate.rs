@@ -1,0 +1,172 @@
+//! Settings that are each of the right kind but cannot work, alone or together.
+
+use super::{DataSection, ObjectiveKind, RunConfig, TrainMode, TrainSection};
+use crate::error::{Error, Result};
+
+impl RunConfig {
+    /// Refuses settings that cannot work, as far as this can be known without reading model and data.
+    ///
+    /// # Errors
+    /// Names the first key that is wrong, and what to do.
+    pub fn validate(&self) -> Result<()> {
+        self.data.validate()?;
+        self.train.validate()?;
+        self.validate_model()?;
+        self.validate_objective()?;
+        if self.run.folder.as_os_str().is_empty() {
+            return refuse("run.folder", "is empty: name a folder for the run");
+        }
+        Ok(())
+    }
+
+    fn validate_model(&self) -> Result<()> {
+        let pretrain = self.train.mode == TrainMode::Pretrain;
+        match (&self.model.init, &self.model.architecture) {
+            (Some(_), Some(_)) => {
+                refuse("model.init", "and [model.architecture] exclude each other: keep one of them")
+            }
+            (Some(_), None) if pretrain => {
+                let problem = "is \"pretrain\", but model.init is set: choose \"full\" or \"heads\", or leave out model.init";
+                refuse("train.mode", problem)
+            }
+            (None, _) if !pretrain => {
+                refuse("model.init", "is missing: train.mode \"full\" and \"heads\" start from a checkpoint")
+            }
+            (None, None) => refuse("model.init", "or [model.architecture] is needed"),
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_objective(&self) -> Result<()> {
+        let objective = &self.objective;
+        if self.train.mode == TrainMode::Heads {
+            if objective.kind == ObjectiveKind::NextToken {
+                return refuse(
+                    "objective.kind",
+                    "is \"next-token\", so train.mode \"heads\" has nothing to train",
+                );
+            }
+            if objective.n < 2 {
+                return refuse(
+                    "objective.n",
+                    "is 1, so train.mode \"heads\" has nothing to train: give 2 or more",
+                );
+            }
+            if objective.curriculum_steps > 0 {
+                let problem = "adds depths while the model learns: with train.mode \"heads\" leave it at 0";
+                return refuse("objective.curriculum_steps", problem);
+            }
+            let shared = objective.unembedding == objective::UnembeddingKind::Shared;
+            if objective.head == objective::HeadKind::Anticausal && shared {
+                let problem =
+                    "is \"anticausal\", which adds no parameters: train.mode \"heads\" has nothing to train";
+                return refuse("objective.head", problem);
+            }
+        }
+        if objective.match_parameters && self.train.mode != TrainMode::Pretrain {
+            return refuse(
+                "objective.match_parameters",
+                "takes layers from a new model: only with train.mode \"pretrain\"",
+            );
+        }
+        if objective.kind == ObjectiveKind::Heads && !objective.weights.is_empty() {
+            let weights = &objective.weights;
+            if weights.len() != objective.n {
+                let problem = format!(
+                    "has {} values for {} heads: give one for each, or none",
+                    weights.len(),
+                    objective.n
+                );
+                return refuse("objective.weights", problem);
+            }
+            if weights.iter().all(|&weight| weight == 0.0) {
+                return refuse("objective.weights", "are all 0, so there is nothing to learn");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DataSection {
+    fn validate(&self) -> Result<()> {
+        if self.train.is_empty() {
+            return refuse("data.train", "names no text: give .txt or .jsonl files, or folders of them");
+        }
+        if self.held_out.is_empty() && !(self.held_out_fraction > 0.0 && self.held_out_fraction < 1.0) {
+            let problem =
+                format!("is {}: give a share between 0 and 1, or name data.held_out", self.held_out_fraction);
+            return refuse("data.held_out_fraction", problem);
+        }
+        Ok(())
+    }
+}
+
+impl TrainSection {
+    fn validate(&self) -> Result<()> {
+        let counts = [
+            ("train.steps", self.steps),
+            ("train.batch", self.batch),
+            ("train.length", self.length),
+            ("train.accumulate", self.accumulate),
+        ];
+        if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return refuse(key, "is 0: give at least 1");
+        }
+        let unit = |value: f64| (0.0..=1.0).contains(&value);
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        let not_negative = |value: f64| value >= 0.0 && value.is_finite();
+        let ranges = [
+            ("train.learning_rate", positive(self.learning_rate), "must be above 0"),
+            ("train.epsilon", positive(self.epsilon), "must be above 0"),
+            ("train.weight_decay", not_negative(self.weight_decay), "must not be negative"),
+            ("train.clip", not_negative(self.clip), "must not be negative (0 turns it off)"),
+            ("train.beta1", unit(self.beta1) && self.beta1 < 1.0, "must be at least 0 and below 1"),
+            ("train.beta2", unit(self.beta2) && self.beta2 < 1.0, "must be at least 0 and below 1"),
+            ("train.final_ratio", unit(self.final_ratio), "must be between 0 and 1"),
+            ("train.decay_fraction", unit(self.decay_fraction), "must be between 0 and 1"),
+        ];
+        match ranges.iter().find(|(_, holds, _)| !holds) {
+            Some((key, _, problem)) => refuse(key, *problem),
+            None => Ok(()),
+        }
+    }
+}
+
+fn refuse(key: &str, problem: impl Into<String>) -> Result<()> {
+    Err(Error::Setting { key: key.to_owned(), problem: problem.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(overrides: &[&str]) -> String {
+        let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+        let text = "[data]\ntrain = \"a.txt\"\n";
+        RunConfig::parse(text, "run.toml", &overrides).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        assert_eq!(
+            RunConfig::parse("", "run.toml", &[]).unwrap_err().to_string(),
+            "data.train names no text: give .txt or .jsonl files, or folders of them"
+        );
+        assert_eq!(refusal(&["train.steps=0"]), "train.steps is 0: give at least 1");
+        assert!(refusal(&["train.beta2=1.0"]).starts_with("train.beta2 must be"));
+        assert!(refusal(&["train.learning_rate=nan"]).starts_with("train.learning_rate must be"));
+        assert!(refusal(&["data.held_out_fraction=1.0"]).starts_with("data.held_out_fraction is 1"));
+        assert!(refusal(&["train.mode=heads"]).starts_with("model.init is missing"));
+        assert!(refusal(&["model.init=a"]).starts_with("train.mode is \"pretrain\""));
+        assert!(refusal(&["model.init=a", "model.architecture.layers=2"]).contains("exclude each other"));
+        let heads = ["model.init=a", "train.mode=heads"];
+        assert!(refusal(&[&heads[..], &["objective.kind=next-token"]].concat()).contains("nothing to train"));
+        assert!(refusal(&[&heads[..], &["objective.head=anticausal"]].concat()).contains("nothing to train"));
+        assert!(
+            refusal(&[&heads[..], &["objective.match_parameters=true"]].concat()).contains("takes layers")
+        );
+        assert!(refusal(&["objective.weights=[1, 2]"]).contains("2 values for 4 heads"));
+        assert!(refusal(&["objective.weights=[0, 0, 0, 0]"]).contains("nothing to learn"));
+        assert!(refusal(&["run.folder="]).starts_with("run.folder is empty"));
+    }
+}

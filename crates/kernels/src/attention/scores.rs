@@ -1,0 +1,108 @@
+//! From a block of scores to weights, and from their gradients to gradients of scores.
+//!
+//! Rows of scores are whole vectors long; work is rounded out to whole vectors within them. What a query does not see becomes
+//! exactly zero, so that the products after it may run over the whole block.
+
+use std::ops::Range;
+
+use crate::cpu::multiversion;
+use crate::vector::lanes::{self, LANES};
+
+multiversion! {
+    /// Replaces `scores` `[queries, stride]` by `e^(score - largest of the row)`, and by zero where the query does not see.
+    ///
+    /// Row `i` belongs to query `first_query + i`, column `j` to key `first_key + j`; the query sees keys
+    /// `first_visible[i]..=first_query + i`. Gives each row's logarithm of the sum of exponentials of its scores, and the factor
+    /// that makes its weights sum to one.
+    pub(super) fn softmax(
+        scores: &mut [f32],
+        stride: usize,
+        first_visible: &[u32],
+        first_query: usize,
+        first_key: usize,
+        log_sum_exp: &mut [f32],
+        inverse_sums: &mut [f32],
+    ) = softmax_body;
+
+    /// Replaces scores by probabilities and `d_scores`, which holds gradients of probabilities, by gradients of unscaled scores:
+    /// `scale p (dp - mean)`. Arguments as for [`softmax`]; `means[i]` is the mean of `dp` under the probabilities of row `i`.
+    pub(super) fn probabilities_and_gradients(
+        scores: &mut [f32],
+        d_scores: &mut [f32],
+        stride: usize,
+        first_visible: &[u32],
+        first_query: usize,
+        first_key: usize,
+        log_sum_exp: &[f32],
+        means: &[f32],
+        scale: f32,
+    ) = probabilities_and_gradients_body;
+}
+
+#[inline(always)]
+fn softmax_body(
+    scores: &mut [f32],
+    stride: usize,
+    first_visible: &[u32],
+    first_query: usize,
+    first_key: usize,
+    log_sum_exp: &mut [f32],
+    inverse_sums: &mut [f32],
+) {
+    let outputs = log_sum_exp.iter_mut().zip(inverse_sums);
+    for (i, (row, (log_sum, inverse))) in scores.chunks_exact_mut(stride).zip(outputs).enumerate() {
+        let seen = first_visible[i] as usize - first_key..first_query + i + 1 - first_key;
+        let vectors = whole_vectors(&seen);
+        hide(row, &seen, &vectors);
+        let row = &mut row[vectors];
+        let max = lanes::max(row);
+        let sum = lanes::exp_in_place(row, max);
+        *log_sum = (f64::from(max) + sum.ln()) as f32;
+        *inverse = (1.0 / sum) as f32;
+    }
+}
+
+#[inline(always)]
+fn probabilities_and_gradients_body(
+    scores: &mut [f32],
+    d_scores: &mut [f32],
+    stride: usize,
+    first_visible: &[u32],
+    first_query: usize,
+    first_key: usize,
+    log_sum_exp: &[f32],
+    means: &[f32],
+    scale: f32,
+) {
+    let rows = scores.chunks_exact_mut(stride).zip(d_scores.chunks_exact_mut(stride));
+    for (i, ((row, d_row), (&log_sum, &mean))) in rows.zip(log_sum_exp.iter().zip(means)).enumerate() {
+        let seen = first_visible[i] as usize - first_key..first_query + i + 1 - first_key;
+        let vectors = whole_vectors(&seen);
+        hide(row, &seen, &vectors);
+        d_row[..vectors.start].fill(0.0);
+        d_row[vectors.end..].fill(0.0);
+        let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
+        let (d_chunks, _) = d_row[vectors].as_chunks_mut::<LANES>();
+        for (p, d) in chunks.iter_mut().zip(d_chunks) {
+            for lane in 0..LANES {
+                p[lane] = lanes::exp(p[lane] - log_sum);
+                d[lane] = p[lane] * (d[lane] - mean) * scale;
+            }
+        }
+    }
+}
+
+/// The smallest range of whole vectors that holds `seen`.
+#[inline(always)]
+fn whole_vectors(seen: &Range<usize>) -> Range<usize> {
+    seen.start / LANES * LANES..seen.end.next_multiple_of(LANES)
+}
+
+/// Puts zero outside `vectors`, and within them, outside `seen`, the score whose exponential is zero.
+#[inline(always)]
+fn hide(row: &mut [f32], seen: &Range<usize>, vectors: &Range<usize>) {
+    row[..vectors.start].fill(0.0);
+    row[vectors.start..seen.start].fill(f32::NEG_INFINITY);
+    row[seen.end..vectors.end].fill(f32::NEG_INFINITY);
+    row[vectors.end..].fill(0.0);
+}

@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chart::Reference;
-use crate::frame::{Frame, INSET, LegendEntry, LegendSample, Words, draw_bar, text_width, wrapped};
+use crate::frame::{
+    FONT, Frame, INSET, LegendEntry, LegendSample, Words, draw_bar, point, text_width, wrapped,
+};
 use crate::number;
 use crate::table::{Cell, Table};
 use crate::ticks::Scale;
 
 /// A bar is no wider than this, however few there are.
-const BAR_WIDTH_MAX: f64 = 64.0;
+const BAR_WIDTH_MAX: f64 = 54.0;
 
 /// A chart of categories. Its y axis always contains zero, since the length of a bar is what is read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -83,19 +85,11 @@ impl BarChart {
             return Frame::without_data(&words, standalone);
         };
         let mut frame = Frame::new(&words, &self.legend(), y, standalone);
-        let slot_width = (frame.right - frame.left - 2.0 * INSET) / self.categories.len() as f64;
-        let bar_width = (slot_width * 0.72 / self.series.len() as f64).min(BAR_WIDTH_MAX);
-        for (place, category) in self.categories.iter().enumerate() {
-            let centre = frame.left + INSET + (place as f64 + 0.5) * slot_width;
-            let label = wrapped(category, slot_width, 13.0, 1).concat();
-            frame.text("tick middle", centre, frame.bottom + 18.0, &label);
-            let first = centre - bar_width * self.series.len() as f64 / 2.0;
-            for (slot, series) in self.series.iter().enumerate() {
-                if let Some(bar) = series.bars.get(place).copied().flatten().filter(Bar::is_shown) {
-                    let x = first + slot as f64 * bar_width;
-                    self.draw_bar(&mut frame, slot, &bar, category, (x, bar_width));
-                }
-            }
+        let places = self.places(&frame);
+        for place in &places {
+            let (zero, end) = (frame.y(0.0), frame.y(place.bar.value));
+            let area = (place.x + 1.5, zero.min(end), (place.width - 3.0).max(1.0), (zero - end).abs());
+            draw_bar(&mut frame.markup, place.slot, area, Some(&self.tooltip(place)));
         }
         frame.x_axis();
         let zero = frame.y(0.0);
@@ -103,9 +97,12 @@ impl BarChart {
             let (left, right) = (frame.left, frame.right);
             frame.line("axis", (left, zero), (right, zero));
         }
+        self.draw_categories(&mut frame);
         if let Some(reference) = self.finite_reference() {
             frame.reference(reference);
         }
+        // Last, so that neither a neighbour nor the reference line covers them.
+        places.iter().for_each(|place| draw_value(&mut frame, place));
         frame.markup.finish()
     }
 
@@ -126,27 +123,42 @@ impl BarChart {
         Some(Table { caption: self.y_label.clone(), columns: columns.collect(), rows: rows.collect() })
     }
 
-    fn draw_bar(&self, frame: &mut Frame, slot: usize, bar: &Bar, category: &str, (x, width): (f64, f64)) {
-        let (zero, end) = (frame.y(0.0), frame.y(bar.value));
-        let name = &self.series[slot].name;
-        let tooltip = format!("{category}{}{name}: {}", if name.is_empty() { "" } else { ", " }, shown(bar));
-        let area = (x + 1.5, zero.min(end), (width - 3.0).max(1.0), (zero - end).abs());
-        draw_bar(&mut frame.markup, slot, area, Some(&tooltip));
-        let centre = x + width / 2.0;
-        let mut top = end.min(zero);
-        if let Some((low, high)) = bar.finite_whisker() {
-            let (low, high) = (frame.y(low), frame.y(high));
-            let cap = (width * 0.18).min(8.0);
-            frame.line("whisker", (centre, low), (centre, high));
-            frame.line("whisker", (centre - cap, low), (centre + cap, low));
-            frame.line("whisker", (centre - cap, high), (centre + cap, high));
-            top = top.min(high);
+    /// Where each bar stands, from left to right within each series.
+    fn places(&self, frame: &Frame) -> Vec<Place> {
+        let slot_width = self.slot_width(frame);
+        let width = (slot_width * 0.72 / self.series.len() as f64).min(BAR_WIDTH_MAX);
+        let room = if self.series.len() == 1 { slot_width } else { width };
+        let mut places = Vec::new();
+        for (slot, series) in self.series.iter().enumerate() {
+            let from_centre = (slot as f64 - self.series.len() as f64 / 2.0) * width;
+            for category in 0..self.categories.len() {
+                if let Some(bar) = series.bars.get(category).copied().flatten().filter(Bar::is_shown) {
+                    let x = frame.left + INSET + (category as f64 + 0.5) * slot_width + from_centre;
+                    places.push(Place { bar, slot, category, x, width, room });
+                }
+            }
         }
-        let value = number::number(bar.value);
-        // A number wider than its bar would run into the next one.
-        if text_width(&value, 12.0) <= width + 8.0 {
-            frame.text("value middle halo", centre, top - 5.0, &value);
+        places
+    }
+
+    /// The width of the plot that belongs to one category.
+    fn slot_width(&self, frame: &Frame) -> f64 {
+        (frame.right - frame.left - 2.0 * INSET) / self.categories.len() as f64
+    }
+
+    fn draw_categories(&self, frame: &mut Frame) {
+        let slot_width = self.slot_width(frame);
+        for (place, category) in self.categories.iter().enumerate() {
+            let label = wrapped(category, slot_width, FONT, 1).concat();
+            let centre = frame.left + INSET + (place as f64 + 0.5) * slot_width;
+            frame.text("tick middle", centre, frame.bottom + 17.0, &label);
         }
+    }
+
+    fn tooltip(&self, place: &Place) -> String {
+        let name = &self.series[place.slot].name;
+        let between = if name.is_empty() { "" } else { ", " };
+        format!("{}{between}{name}: {}", self.categories[place.category], shown(&place.bar))
     }
 
     /// From zero over all values and whiskers; `None` where there is none.
@@ -200,6 +212,41 @@ impl BarChart {
             ));
         }
         words
+    }
+}
+
+/// A bar and where it stands: its series, its category, its left edge and its width.
+struct Place {
+    bar: Bar,
+    slot: usize,
+    category: usize,
+    x: f64,
+    width: f64,
+    /// The width that its number may take without running into the next one.
+    room: f64,
+}
+
+/// The whisker of a bar and its number above.
+fn draw_value(frame: &mut Frame, place: &Place) {
+    let centre = place.x + place.width / 2.0;
+    let mut top = frame.y(place.bar.value).min(frame.y(0.0));
+    if let Some((low, high)) = place.bar.finite_whisker() {
+        let (low, high) = (frame.y(low), frame.y(high));
+        let cap = (place.width * 0.18).min(7.0);
+        let stroke =
+            |from: (f64, f64), to: (f64, f64)| format!("M{}L{}", point(from.0, from.1), point(to.0, to.1));
+        let path = stroke((centre, low), (centre, high))
+            + &stroke((centre - cap, low), (centre + cap, low))
+            + &stroke((centre - cap, high), (centre + cap, high));
+        // The half that lies on the bar needs an edge to be seen.
+        for class in ["whisker-edge", "whisker"] {
+            frame.markup.element("path").word("class", class).word("d", &path).empty();
+        }
+        top = top.min(high);
+    }
+    let value = number::number(place.bar.value);
+    if text_width(&value, FONT) <= place.room {
+        frame.text("value middle halo", centre, top - 5.0, &value);
     }
 }
 

@@ -5,12 +5,14 @@ use crate::markup::Markup;
 use crate::ticks::Scale;
 
 /// Size of the drawing in its own units; on a page it takes the width that it is given.
-pub(crate) const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 350.0;
+pub(crate) const WIDTH: f64 = 480.0;
+const HEIGHT: f64 = 312.0;
 
-const FONT: f64 = 13.0;
-const LINE: f64 = 18.0;
+pub(crate) const FONT: f64 = 12.0;
+const LINE: f64 = 17.0;
 const RIGHT: f64 = WIDTH - 14.0;
+/// Between the label of the y axis and the highest tick.
+const Y_LABEL_GAP: f64 = 17.0;
 /// Values at the very ends of the x axis keep this distance from the edges of the plot.
 pub(crate) const INSET: f64 = 12.0;
 
@@ -54,7 +56,7 @@ impl Frame {
         let mut baseline = draw_heading(&mut markup, words.title);
         baseline = draw_legend(&mut markup, legend, baseline);
         if !words.y_label.is_empty() {
-            baseline += LINE;
+            baseline += LINE + 2.0;
             markup
                 .element("text")
                 .word("class", "label")
@@ -69,7 +71,7 @@ impl Frame {
             let label = markup.element("text").word("class", "label middle");
             label.number("x", (left + RIGHT) / 2.0).number("y", HEIGHT - 6.0).text(words.x_label);
         }
-        let mut frame = Self { markup, left, right: RIGHT, top: baseline + 12.0, bottom, y };
+        let mut frame = Self { markup, left, right: RIGHT, top: baseline + Y_LABEL_GAP, bottom, y };
         frame.draw_grid();
         frame
     }
@@ -78,8 +80,10 @@ impl Frame {
     pub fn without_data(words: &Words, standalone: bool) -> String {
         let mut markup = begin(words, standalone);
         draw_heading(&mut markup, words.title);
+        let area = markup.element("rect").word("class", "nothing").number("x", 0.5).number("y", 48.0);
+        area.number("width", WIDTH - 1.0).number("height", HEIGHT - 60.0).word("rx", "6").empty();
         let note = markup.element("text").word("class", "note middle");
-        note.number("x", WIDTH / 2.0).number("y", HEIGHT / 2.0).text("no data");
+        note.number("x", WIDTH / 2.0).number("y", HEIGHT / 2.0 + 22.0).text("no data");
         markup.finish()
     }
 
@@ -122,7 +126,7 @@ impl Frame {
         self.line("reference", (left, y), (right, y));
         let above = y - 6.0;
         // Above the line, unless that would touch the y label.
-        let baseline = if above - FONT < self.top - 12.0 { y + 15.0 } else { above };
+        let baseline = if above - FONT < self.top - Y_LABEL_GAP { y + 15.0 } else { above };
         self.text("note halo", left + 6.0, baseline, &reference.label);
     }
 
@@ -163,6 +167,12 @@ pub(crate) fn draw_marker(markup: &mut Markup, slot: usize, x: f64, y: f64, tool
         }
         None => element.empty(),
     }
+}
+
+/// Classes of a line: its colour and its dash. Where the colours begin anew the dashes are one further on, so that the
+/// eighth line is not the first again.
+pub(crate) fn curve_class(slot: usize) -> String {
+    format!("curve c{} d{}", slot % SLOTS, (slot + slot / SLOTS) % SLOTS)
 }
 
 /// `x y` of a path.
@@ -236,7 +246,7 @@ fn begin(words: &Words, standalone: bool) -> Markup {
 /// Returns the baseline of the last line written.
 fn draw_heading(markup: &mut Markup, title: &str) -> f64 {
     let mut baseline = 0.0;
-    for line in wrapped(title, WIDTH, 15.5, 2) {
+    for line in wrapped(title, WIDTH, 14.5, 2) {
         baseline += if baseline == 0.0 { 16.0 } else { LINE + 1.0 };
         markup.element("text").word("class", "heading").number("x", 0.0).number("y", baseline).text(&line);
     }
@@ -261,7 +271,7 @@ fn draw_legend(markup: &mut Markup, entries: &[LegendEntry], above: f64) -> f64 
             LegendSample::Bar => draw_bar(markup, entry.slot, (x + 6.0, middle - 6.0, 18.0, 12.0), None),
             LegendSample::Marker => draw_marker(markup, entry.slot, x + SAMPLE / 2.0, middle, None),
             LegendSample::Line { marker } => {
-                let class = format!("curve c{0} d{0}", entry.slot % SLOTS);
+                let class = curve_class(entry.slot);
                 let shape = format!("M{}L{}", point(x, middle), point(x + SAMPLE, middle));
                 markup.element("path").word("class", &class).word("d", &shape).empty();
                 if marker {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chart::{Reference, SLOTS};
-use crate::frame::{Frame, LegendEntry, LegendSample, Words, draw_marker, point};
+use crate::frame::{Frame, LegendEntry, LegendSample, Words, curve_class, draw_marker, point};
 use crate::number;
 use crate::table::{Cell, Table};
 use crate::ticks::Scale;
@@ -149,21 +149,30 @@ impl LineChart {
         self.reference.as_ref().filter(|reference| reference.value.is_finite())
     }
 
-    /// A legend is needed where there is something to tell apart. An unnamed series has no entry.
+    /// A legend is needed where there is something to tell apart. An unnamed series has no entry, and markers that share
+    /// the slot of a line stand in the entry of the line: which is which the caption says.
     fn legend(&self) -> Vec<LegendEntry<'_>> {
-        let named = self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
-        let entries: Vec<LegendEntry> = named
-            .map(|(index, series)| LegendEntry {
-                name: &series.name,
-                slot: series.slot.unwrap_or(index),
-                sample: match series.style {
+        if self.series.len() < 2 {
+            return Vec::new();
+        }
+        let slot_of = |index: usize| self.series[index].slot.unwrap_or(index);
+        let is_markers = |index: usize| self.series[index].style == SeriesStyle::Markers;
+        let has = |slot: usize, markers: bool| {
+            (0..self.series.len()).any(|other| slot_of(other) == slot && is_markers(other) == markers)
+        };
+        let numbered = self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
+        numbered
+            .filter_map(|(index, series)| {
+                let slot = slot_of(index);
+                let sample = match series.style {
+                    SeriesStyle::Markers if has(slot, false) => return None,
                     SeriesStyle::Markers => LegendSample::Marker,
-                    SeriesStyle::Line => LegendSample::Line { marker: false },
+                    SeriesStyle::Line => LegendSample::Line { marker: has(slot, true) },
                     SeriesStyle::LineAndMarkers => LegendSample::Line { marker: true },
-                },
+                };
+                Some(LegendEntry { name: &series.name, slot, sample })
             })
-            .collect();
-        if self.series.len() > 1 { entries } else { Vec::new() }
+            .collect()
     }
 
     /// The chart in words, for those who cannot see it.
@@ -224,7 +233,7 @@ fn draw_series(frame: &mut Frame, x: &Scale, series: &Series, slot: usize) {
             path.push_str(&format!("M{}", places.join("L")));
         }
         if !path.is_empty() {
-            let class = format!("curve c{0} d{0}", slot % SLOTS);
+            let class = curve_class(slot);
             frame.markup.element("path").word("class", &class).word("d", &path).empty();
         }
     }

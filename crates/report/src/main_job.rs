@@ -4,6 +4,7 @@
 //! of counting meet here and are kept apart: *tokens ahead* (1 is the ordinary next token, n the farthest head) for what
 //! heads predict, *draft position* (1 is the first drafted token, n − 1 the last) for what decoding accepts.
 
+mod charts;
 mod comparison;
 mod page;
 mod verdict;

@@ -1,6 +1,6 @@
 //! The page of several runs: one table and three charts in which each run is a row or a line.
 
-use super::page::averaged;
+use super::charts::averaged;
 use super::{DecodingFigures, MainJobFigures};
 use crate::bar_chart::{Bar, BarChart, BarSeries};
 use crate::chart::{Chart, Reference};

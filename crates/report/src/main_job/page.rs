@@ -1,19 +1,17 @@
 //! The page of one run: from its numbers to facts, charts, tables and samples.
 
+use super::charts::{
+    acceptance_chart, accuracy_chart, loss_chart, round_cost_chart, speed_chart, tokens_per_forward_chart,
+};
 use super::verdict::{NO_DIFFERENCE, verdict};
 use super::{
-    DecodingFigures, HeadCurve, HeldOutFigures, LossPoint, LosslessnessFigures, MainJobFigures, spread,
+    DecodingFigures, DepthScore, DraftLengthFigures, HeldOutFigures, LosslessnessFigures, MainJobFigures,
+    spread,
 };
-use crate::bar_chart::{Bar, BarChart, BarSeries};
-use crate::chart::{Chart, Reference};
-use crate::line_chart::{LineChart, Series, SeriesStyle};
 use crate::number::{bytes, count, counted, duration, fixed, number, percent, times};
 use crate::page::{Block, Fact, Page, Section, Tone};
 use crate::table::{Cell, Table};
-use crate::wilson::{Interval, wilson_95};
-
-/// Points of a training curve after averaging: more are noise at the size of the drawing.
-const CURVE_POINTS: u64 = 120;
+use crate::wilson::wilson_95;
 
 impl MainJobFigures {
     /// The page that shows these numbers.
@@ -223,9 +221,9 @@ fn decoding_facts(decoding: &DecodingFigures, n: usize) -> Vec<Fact> {
     let best = decoding.best().and_then(|best| Some((best, decoding.speedup(best)?)));
     if let Some((best, (speedup, ..))) = best {
         facts.push(Fact {
-            label: "Speed against plain decoding".into(),
+            label: "Speed against plain".into(),
             value: times(speedup),
-            note: format!("wall-clock, draft length {}", best.draft_length),
+            note: format!("draft length {}, wall-clock", best.draft_length),
             tone: match speedup {
                 ratio if ratio > 1.0 + NO_DIFFERENCE => Tone::Good,
                 ratio if ratio < 1.0 - NO_DIFFERENCE => Tone::Bad,
@@ -245,103 +243,8 @@ fn decoding_facts(decoding: &DecodingFigures, n: usize) -> Vec<Fact> {
     facts
 }
 
-fn tokens_per_forward_chart(decoding: &DecodingFigures, n: usize) -> Chart {
-    let mut points: Vec<(f64, f64)> = decoding
-        .lengths
-        .iter()
-        .map(|length| (length.draft_length as f64, length.tokens_per_forward))
-        .collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    LineChart {
-        title: "Tokens per forward against draft length".into(),
-        caption: "Committed tokens over trunk forwards, the verifier’s own token included. Plain decoding is draft length \
-                  0: one token per forward."
-            .into(),
-        x_label: "drafted tokens per round".into(),
-        y_label: "tokens per forward".into(),
-        y_from_zero: true,
-        series: vec![Series { name: "tokens per forward".into(), points, ..Series::default() }],
-        reference: (n > 1)
-            .then(|| Reference { value: n as f64, label: format!("limit with {n} heads: every draft accepted") }),
-        ..LineChart::default()
-    }
-    .into()
-}
-
-fn speed_chart(decoding: &DecodingFigures) -> Chart {
-    let bars = decoding.lengths.iter().map(|length| {
-        let value = length.median_tokens_per_second()?;
-        let several = length.tokens_per_second.len() > 1;
-        Some(Bar { value, whisker: spread(&length.tokens_per_second).filter(|_| several) })
-    });
-    let plain = decoding.plain().and_then(|plain| plain.median_tokens_per_second());
-    let repeats = decoding.lengths.iter().map(|length| length.tokens_per_second.len()).max().unwrap_or(0);
-    BarChart {
-        title: "Speed".into(),
-        caption: match repeats {
-            0 | 1 => "Measured once.".into(),
-            _ => format!("Median of {repeats} repeats taken in turn; the whisker spans all of them."),
-        },
-        x_label: "drafted tokens per round".into(),
-        y_label: "tokens per second".into(),
-        categories: length_names(decoding),
-        series: vec![BarSeries { name: String::new(), bars: bars.collect() }],
-        reference: plain.map(|value| Reference { value, label: "plain".into() }),
-    }
-    .into()
-}
-
-fn acceptance_chart(decoding: &DecodingFigures) -> Chart {
-    let bars = decoding.acceptance.iter().map(|depth| interval_bar(wilson_95(depth.accepted, depth.drafted)));
-    let name = |depth: usize| match depth {
-        1 => "1 (first)".to_string(),
-        _ => depth.to_string(),
-    };
-    BarChart {
-        title: "Acceptance at each draft position".into(),
-        caption: "Accepted over drafted in rounds that reached the position, which means that all drafted tokens before it \
-                  were accepted. Whiskers: 95 % Wilson intervals; neighbouring tokens depend on each other, so the truth is \
-                  somewhat wider."
-            .into(),
-        x_label: "position in the draft".into(),
-        y_label: "accepted, %".into(),
-        categories: decoding.acceptance.iter().map(|depth| name(depth.depth)).collect(),
-        series: vec![BarSeries { name: String::new(), bars: bars.collect() }],
-        reference: None,
-    }
-    .into()
-}
-
-fn round_cost_chart(decoding: &DecodingFigures) -> Chart {
-    let drafting = || decoding.lengths.iter().filter(|length| length.draft_length > 0);
-    let bars = |value: &dyn Fn(&super::DraftLengthFigures) -> Option<f64>| {
-        drafting().map(|length| value(length).map(Bar::new)).collect::<Vec<_>>()
-    };
-    BarChart {
-        title: "What a round gives and what it costs".into(),
-        caption: "Drafting pays where the left bar is higher than the right one: their ratio is the speed-up. Cost is the \
-                  time of a round (heads, forward over several rows, verification) over the time of a plain forward."
-            .into(),
-        x_label: "drafted tokens per round".into(),
-        y_label: "tokens, and plain forwards".into(),
-        categories: drafting().map(|length| length.draft_length.to_string()).collect(),
-        series: vec![
-            BarSeries {
-                name: "tokens committed per round".into(),
-                bars: bars(&|length| Some(length.tokens_per_forward)),
-            },
-            BarSeries {
-                name: "cost of a round in plain forwards".into(),
-                bars: bars(&|length| decoding.round_cost(length)),
-            },
-        ],
-        reference: None,
-    }
-    .into()
-}
-
 fn decoding_table(decoding: &DecodingFigures) -> Table {
-    let row = |length: &super::DraftLengthFigures| {
+    let row = |length: &DraftLengthFigures| {
         let speed = match (length.median_tokens_per_second(), spread(&length.tokens_per_second)) {
             (Some(middle), Some((low, high))) if low < high => {
                 Cell::Number(format!("{} ({} to {})", number(middle), number(low), number(high)))
@@ -395,9 +298,9 @@ fn losslessness_blocks(losslessness: &LosslessnessFigures) -> Vec<Block> {
     ))];
     if let Some(first) = &losslessness.first_divergence {
         let rows = vec![
-            pair("prompt", &first.prompt.to_string()),
+            pair("prompt (counted from 0)", &first.prompt.to_string()),
             pair("draft length", &first.draft_length.to_string()),
-            pair("byte of the continuation", &count(first.byte)),
+            pair("byte of the continuation (counted from 0)", &count(first.byte)),
             pair("plain decoding goes on", &first.plain),
             pair("decoding with drafts goes on", &first.drafted),
         ];
@@ -406,53 +309,8 @@ fn losslessness_blocks(losslessness: &LosslessnessFigures) -> Vec<Block> {
     blocks
 }
 
-fn loss_chart(curves: &[HeadCurve]) -> Chart {
-    let mut series = Vec::new();
-    for (slot, curve) in curves.iter().enumerate() {
-        let points = averaged(&curve.train);
-        let slot = Some(slot);
-        let name = ahead(curve.tokens_ahead);
-        series.push(Series { name, points, band: None, style: SeriesStyle::Line, slot });
-    }
-    let mut has_held_out = false;
-    for (slot, curve) in curves.iter().enumerate().filter(|(_, curve)| !curve.held_out.is_empty()) {
-        let points = curve.held_out.iter().map(|point| (point.step as f64, point.loss)).collect();
-        let name = format!("{}, held out", ahead(curve.tokens_ahead));
-        series.push(Series { name, points, band: None, style: SeriesStyle::Markers, slot: Some(slot) });
-        has_held_out = true;
-    }
-    let held_out = if has_held_out { " Markers: held-out text." } else { "" };
-    LineChart {
-        title: "Loss of each head during training".into(),
-        caption: format!(
-            "Lines: training batches, averaged over neighbouring steps where there are many.{held_out}"
-        ),
-        x_label: "step (optimiser updates)".into(),
-        y_label: "cross-entropy, nats per token".into(),
-        series,
-        ..LineChart::default()
-    }
-    .into()
-}
-
-fn accuracy_chart(held_out: &HeldOutFigures) -> Chart {
-    let bars = held_out.depths.iter().map(|depth| interval_bar(wilson_95(depth.correct, depth.targets)));
-    BarChart {
-        title: "Accuracy of each head on held-out text".into(),
-        caption: "How often the most likely prediction is right, each head judged by itself. Whiskers: 95 % Wilson \
-                  intervals."
-            .into(),
-        x_label: "tokens ahead".into(),
-        y_label: "right, %".into(),
-        categories: held_out.depths.iter().map(|depth| depth.tokens_ahead.to_string()).collect(),
-        series: vec![BarSeries { name: String::new(), bars: bars.collect() }],
-        reference: None,
-    }
-    .into()
-}
-
 fn depth_table(held_out: &HeldOutFigures) -> Table {
-    let row = |depth: &super::DepthScore| {
+    let row = |depth: &DepthScore| {
         let accuracy = wilson_95(depth.correct, depth.targets)
             .map_or(Cell::Missing, |interval| Cell::Number(percent(interval.share)));
         let loss = if depth.loss.is_finite() { Cell::Number(fixed(depth.loss, 3)) } else { Cell::Missing };
@@ -466,41 +324,16 @@ fn depth_table(held_out: &HeldOutFigures) -> Table {
     }
 }
 
-/// A curve of at most [`CURVE_POINTS`] points: the mean of equal windows of steps. A window with a loss that is not finite
-/// is not finite either, so that a run that diverged shows a gap and not a smooth line.
-pub(super) fn averaged(curve: &[LossPoint]) -> Vec<(f64, f64)> {
-    if curve.len() as u64 <= CURVE_POINTS {
-        return curve.iter().map(|point| (point.step as f64, point.loss)).collect();
-    }
-    let window = curve.len().div_ceil(CURVE_POINTS as usize);
-    let mean = |points: &[LossPoint]| {
-        let size = points.len() as f64;
-        let step = points.iter().map(|point| point.step as f64).sum::<f64>() / size;
-        (step.round(), points.iter().map(|point| point.loss).sum::<f64>() / size)
-    };
-    curve.chunks(window).map(mean).collect()
-}
-
 /// The name of a head.
-fn ahead(tokens: usize) -> String {
+pub(super) fn ahead(tokens: usize) -> String {
     match tokens {
         1 => "next token".to_string(),
         _ => format!("{tokens} ahead"),
     }
 }
 
-fn length_names(decoding: &DecodingFigures) -> Vec<String> {
-    decoding.lengths.iter().map(|length| length_name(length.draft_length)).collect()
-}
-
-fn length_name(length: usize) -> String {
+pub(super) fn length_name(length: usize) -> String {
     if length == 0 { "0 (plain)".to_string() } else { length.to_string() }
-}
-
-fn interval_bar(interval: Option<Interval>) -> Option<Bar> {
-    let interval = interval?;
-    let whisker = Some((interval.low * 100.0, interval.high * 100.0));
-    Some(Bar { value: interval.share * 100.0, whisker })
 }
 
 fn pair(name: &str, value: &str) -> Vec<Cell> {

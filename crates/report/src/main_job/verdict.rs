@@ -24,7 +24,8 @@ pub(super) fn verdict(figures: &MainJobFigures) -> Vec<String> {
     words.extend(lost_text(figures));
     if let Some(decoding) = &figures.decoding {
         words.extend(decoding.best().and_then(|best| speed(decoding, best)));
-        words.extend(decoding.best().and_then(|best| reason(decoding, best)));
+        let kind = figures.settings.heads_kind.as_str();
+        words.extend(decoding.best().and_then(|best| reason(decoding, best, kind)));
         words.extend(decoding.best().and_then(|best| longer_is_slower(decoding, best)));
     }
     words.extend(easy_text(figures));
@@ -38,7 +39,7 @@ fn lost_text(figures: &MainJobFigures) -> Option<String> {
     let losslessness = figures.losslessness.as_ref().filter(|losslessness| !losslessness.identical)?;
     let place = losslessness.first_divergence.as_ref().map_or(String::new(), |first| {
         format!(
-            " The first difference is at byte {} of prompt {}, with draft length {}.",
+            " The first difference is at byte {} of prompt {} (both counted from 0), with draft length {}.",
             first.byte, first.prompt, first.draft_length
         )
     });
@@ -52,10 +53,10 @@ fn speed(decoding: &DecodingFigures, best: &DraftLengthFigures) -> Option<String
     let (middle, low, high) = decoding.speedup(best)?;
     let length = drafted_tokens(best.draft_length);
     let repeats = best.tokens_per_second.len();
-    let range = if repeats > 1 {
-        format!(" ({} to {} over {repeats} repeats)", times(low), times(high))
-    } else {
-        " (one measurement, so without a spread)".to_string()
+    let range = match repeats {
+        0 | 1 => " (one measurement, so without a spread)".to_string(),
+        _ if times(low) == times(high) => format!(" (the same in {repeats} repeats)"),
+        _ => format!(" ({} to {} over {repeats} repeats)", times(low), times(high)),
     };
     Some(if (middle - 1.0).abs() <= NO_DIFFERENCE || (low < 1.0 && high > 1.0) {
         format!(
@@ -79,7 +80,7 @@ fn speed(decoding: &DecodingFigures, best: &DraftLengthFigures) -> Option<String
 }
 
 /// Where the tokens per forward went.
-fn reason(decoding: &DecodingFigures, best: &DraftLengthFigures) -> Option<String> {
+fn reason(decoding: &DecodingFigures, best: &DraftLengthFigures, heads_kind: &str) -> Option<String> {
     let tokens = best.tokens_per_forward;
     let (speedup, ..) = decoding.speedup(best)?;
     if !tokens.is_finite() || tokens <= 0.0 {
@@ -100,19 +101,25 @@ fn reason(decoding: &DecodingFigures, best: &DraftLengthFigures) -> Option<Strin
         fixed(cost, 2)
     );
     Some(if speedup < SHARE_ARRIVING * tokens {
-        format!(
-            "{sum} So {} of the gain in tokens per forward is spent on the rounds themselves. The shallower the trunk, the \
-             more every head costs beside it: a head that is a whole layer adds one layer to each round.",
-            percent(lost_share(tokens, speedup))
-        )
+        // Which part of the tokens beyond the first was lost again.
+        let spent = match (tokens - speedup) / (tokens - 1.0) {
+            lost if lost >= 1.0 => "all of the gain".to_string(),
+            lost => format!("{}\u{a0}% of the gain", fixed(lost * 100.0, 0)),
+        };
+        let cause = match heads_kind {
+            "" => "",
+            "linear" => {
+                " A linear head adds little more than its product with the unembedding; the forward over several rows is \
+                 the rest."
+            }
+            _ => {
+                " A head that is a whole layer adds one layer to each round: the shallower the trunk, the more that is."
+            }
+        };
+        format!("{sum} So {spent} in tokens per forward is spent on the rounds themselves.{cause}")
     } else {
         format!("{sum} Nearly all of the gain in tokens per forward arrives as speed.")
     })
-}
-
-/// Which part of the tokens beyond the first was lost again; all of it where nothing was gained.
-fn lost_share(tokens: f64, speedup: f64) -> f64 {
-    ((tokens - speedup) / (tokens - 1.0)).clamp(0.0, 1.0)
 }
 
 fn longer_is_slower(decoding: &DecodingFigures, best: &DraftLengthFigures) -> Option<String> {
@@ -169,8 +176,8 @@ fn next_token_cost(held_out: &HeldOutFigures) -> Option<String> {
 fn small_model(figures: &MainJobFigures) -> Option<String> {
     let parameters = figures.settings.trunk_parameters;
     (parameters > 0 && parameters < HEADS_HELP_FROM_PARAMETERS).then(|| {
-        "What is gained here is speed, not quality: below about one billion parameters multi-token heads do not improve \
-         language benchmarks, and training them may cost some next-token loss. Nothing on this page says otherwise."
+        "Nothing here says that the text is better: below about one billion parameters multi-token heads do not improve \
+         language benchmarks, and training them may cost some next-token loss. What can be gained at this size is speed."
             .to_string()
     })
 }
@@ -217,7 +224,7 @@ mod tests {
         let words = said(&decoded(2.4, &[100.0, 101.0], &[80.0, 82.0]));
         assert!(words.contains("Drafting does not pay here"), "{words}");
         assert!(words.contains("costs 2.9"), "{words}");
-        assert!(words.contains("100.0\u{a0}% of the gain"), "{words}");
+        assert!(words.contains("all of the gain"), "{words}");
         let words = said(&decoded(1.1, &[100.0, 101.0], &[80.0, 82.0]));
         assert!(words.contains("seldom right"), "{words}");
     }

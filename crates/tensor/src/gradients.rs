@@ -14,7 +14,8 @@ pub struct Gradients {
 impl Gradients {
     /// Buffers for every parameter of `params` that is trainable now.
     pub fn new(params: &Params) -> Self {
-        let slots: Vec<_> = params.iter().map(|(_, p)| p.trainable.then(|| vec![0.0; p.data.len()])).collect();
+        let slots: Vec<_> =
+            params.iter().map(|(_, p)| p.trainable.then(|| vec![0.0; p.data.len()])).collect();
         let touched = vec![false; slots.len()];
         Self { slots, touched }
     }
@@ -53,7 +54,8 @@ impl Gradients {
     /// Euclidean norm over all gradients that were reached, in a fixed order.
     pub fn norm(&self) -> f64 {
         let reached = self.slots.iter().zip(&self.touched).filter(|(_, touched)| **touched);
-        let squares: f64 = reached.filter_map(|(slot, _)| slot.as_deref()).map(kernels::vector::sum_of_squares).sum();
+        let squares: f64 =
+            reached.filter_map(|(slot, _)| slot.as_deref()).map(kernels::vector::sum_of_squares).sum();
         squares.sqrt()
     }
 }

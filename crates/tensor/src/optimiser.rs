@@ -40,7 +40,8 @@ impl Optimiser {
         self.step += 1;
         let ids: Vec<ParamId> = params.iter().map(|(id, _)| id).collect();
         for id in ids {
-            let (Some(first), Some(second)) = (&mut self.first[id.index()], &mut self.second[id.index()]) else {
+            let (Some(first), Some(second)) = (&mut self.first[id.index()], &mut self.second[id.index()])
+            else {
                 continue;
             };
             let Some(gradient) = gradients.get(id) else { continue };

@@ -151,9 +151,22 @@ impl<'a> Tape<'a> {
     }
 
     /// `y[:, offset..] (+)= x W^T (+ b)` into rows `stride` wide.
-    fn apply(&self, x: &Node, map: &Linear, y: &mut [f32], stride: usize, offset: usize, write: Write) -> usize {
+    fn apply(
+        &self,
+        x: &Node,
+        map: &Linear,
+        y: &mut [f32],
+        stride: usize,
+        offset: usize,
+        write: Write,
+    ) -> usize {
         let (outputs, inputs) = self.params.matrix_shape(map.weight);
-        assert_eq!(inputs, x.width, "{}: inputs and the width of x disagree", self.params.get(map.weight).name);
+        assert_eq!(
+            inputs,
+            x.width,
+            "{}: inputs and the width of x disagree",
+            self.params.get(map.weight).name
+        );
         let columns = &mut y[offset..];
         product_nt(
             View::new(&x.value, x.rows, inputs),
@@ -193,7 +206,13 @@ impl Ops for Tape<'_> {
         let mut value = self.arena.take(rows * width);
         let mut inverse_rms = self.arena.take(rows);
         let input = &self.nodes[x.0];
-        kernels::rms_norm::forward(&input.value, self.params.data(weight), epsilon, &mut value, &mut inverse_rms);
+        kernels::rms_norm::forward(
+            &input.value,
+            self.params.data(weight),
+            epsilon,
+            &mut value,
+            &mut inverse_rms,
+        );
         let requires = input.requires_gradient || self.trained(weight);
         self.push(Op::RmsNorm { x: x.0, weight, inverse_rms }, width, value, requires)
     }
@@ -218,7 +237,8 @@ impl Ops for Tape<'_> {
         value.copy_from_slice(&self.nodes[residual.0].value);
         self.apply(&self.nodes[x.0], &map, &mut value, width, 0, Write::Add);
         let trained = self.map_trained(&map);
-        let requires = self.nodes[x.0].requires_gradient || self.nodes[residual.0].requires_gradient || trained;
+        let requires =
+            self.nodes[x.0].requires_gradient || self.nodes[residual.0].requires_gradient || trained;
         self.consume(x.0, trained);
         // The norm that read the residual stream before needs it again, if anything upstream is trained.
         self.consume(residual.0, requires);

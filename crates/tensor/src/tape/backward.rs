@@ -60,7 +60,9 @@ impl Tape<'_> {
                     }
                 }
             }
-            Op::Attention { qkv, spec, log_sum_exp } => self.attention_back(*qkv, spec, log_sum_exp, node, &gradient),
+            Op::Attention { qkv, spec, log_sum_exp } => {
+                self.attention_back(*qkv, spec, log_sum_exp, node, &gradient)
+            }
             Op::Swiglu { gate_up } => {
                 let mut d_gate_up = self.arena.take(self.nodes[*gate_up].value.len());
                 kernels::swiglu::backward(&self.nodes[*gate_up].value, node.width, &gradient, &mut d_gate_up);

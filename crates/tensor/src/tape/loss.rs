@@ -14,7 +14,13 @@ impl Tape<'_> {
     ///
     /// `hidden` `[rows, width]`, `unembedding` `[vocabulary, width]`. While training, `scale` times the gradient of the
     /// summed loss goes into the gradients of `hidden` and of `unembedding` at once, as part of the same pass.
-    pub fn cross_entropy(&mut self, hidden: &Var, unembedding: ParamId, targets: &[u32], scale: f32) -> LossSum {
+    pub fn cross_entropy(
+        &mut self,
+        hidden: &Var,
+        unembedding: ParamId,
+        targets: &[u32],
+        scale: f32,
+    ) -> LossSum {
         let (vocabulary, width) = self.params.matrix_shape(unembedding);
         let rows = self.nodes[hidden.0].rows;
         assert_eq!(targets.len(), rows, "targets and hidden states disagree");
@@ -30,7 +36,8 @@ impl Tape<'_> {
         let mut sum = LossSum::default();
         for start in (0..rows).step_by(chunk.max(1)) {
             let count = chunk.min(rows - start);
-            let states = View::new(&self.nodes[hidden.0].value[start * width..(start + count) * width], count, width);
+            let states =
+                View::new(&self.nodes[hidden.0].value[start * width..(start + count) * width], count, width);
             let logits = &mut logits[..count * vocabulary];
             product_nt(states, weight, ViewMut::new(logits, count, vocabulary), Write::Overwrite);
             let targets = &targets[start..start + count];

@@ -1,0 +1,366 @@
+//! Attention of new rows over a cache of keys and values: one row while decoding, a few with a draft, hundreds of a prompt.
+//!
+//! *A row's bits depend on its position, the keys it sees and nothing else.* Keys are walked in chunks whose borders are
+//! fixed by absolute position, with a running maximum and total (online softmax, Milakov and Gimelshein 2018, arXiv
+//! 1805.02867, algorithm 3, taken a chunk at a time). Within a chunk, scores and weighted values are the same chains of
+//! multiply-adds as in [`packed`](crate::packed), whatever rows share the tile. A row is never multiplied with a key that it
+//! does not see, not even with weight zero: such a place may hold anything.
+//!
+//! Query heads that share a key head are rows of one tile, so a key is read once for all of them.
+
+use crate::cpu::{Isa, isa, multiversion};
+use crate::packed::{LANES, Product, Shared, Start};
+use crate::team::Team;
+use crate::vector::lanes;
+
+/// Keys per chunk. Part of the arithmetic: another number gives other bits.
+const CHUNK: usize = 64;
+
+/// Query vectors that walk the keys together.
+const TILE: usize = 8;
+
+/// Largest head.
+pub const MAX_HEAD_DIM: usize = 512;
+
+/// Calls with fewer multiply-adds than this are done by the caller: sharing them would take longer.
+const ALONE: usize = 50_000;
+
+/// Attention of one layer.
+///
+/// A row of `qkv` is `(heads + 2 * kv_heads) * head_dim` wide: queries, keys, values, the first two already rotated. The
+/// cache of keys and the cache of values are slices of [`cache_len`](Self::cache_len) values each, in an order of their own
+/// that only [`store`](Self::store) and [`forward`](Self::forward) know.
+#[derive(Clone, Copy, Debug)]
+pub struct CachedAttention {
+    /// Query heads, a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Values per head, at most [`MAX_HEAD_DIM`].
+    pub head_dim: usize,
+    /// Positions that the cache has room for.
+    pub capacity: usize,
+    /// What scores are multiplied with, mostly `1 / sqrt(head_dim)`.
+    pub scale: f32,
+}
+
+impl CachedAttention {
+    /// Length of the cache of keys, and of that of values: `kv_heads * capacity * head_dim`, where capacity and head size
+    /// count as the next multiple of 16.
+    pub fn cache_len(&self) -> usize {
+        self.kv_heads * self.room() * self.head_room()
+    }
+
+    /// Puts keys and values of the rows of `qkv` into the cache, at `first_position` and after.
+    ///
+    /// # Panics
+    ///
+    /// If a slice has another size than the shape says, or the rows go beyond the capacity.
+    pub fn store(&self, qkv: &[f32], first_position: usize, keys: &mut [f32], values: &mut [f32]) {
+        let rows = self.rows(qkv, first_position);
+        assert_eq!(keys.len(), self.cache_len(), "the cache of keys has another size than cache_len");
+        assert_eq!(values.len(), self.cache_len(), "the cache of values has another size than cache_len");
+        let (head_dim, width) = (self.head_dim, self.row_width());
+        for (row, position) in (first_position..first_position + rows).enumerate() {
+            let row = &qkv[row * width..][..width];
+            let (key, value) = row[self.heads * head_dim..].split_at(self.kv_heads * head_dim);
+            for kv_head in 0..self.kv_heads {
+                let keys = &mut keys[self.key_place(kv_head, position / LANES)..];
+                for (d, key) in key[kv_head * head_dim..][..head_dim].iter().enumerate() {
+                    keys[d * LANES + position % LANES] = *key;
+                }
+                let value = &value[kv_head * head_dim..][..head_dim];
+                for (panel, value) in value.chunks(LANES).enumerate() {
+                    values[self.value_place(kv_head, panel, position)..][..value.len()]
+                        .copy_from_slice(value);
+                }
+            }
+        }
+    }
+
+    /// Writes what the rows of `qkv` attend to into `out`, `[rows, heads * head_dim]`.
+    ///
+    /// Row `r` stands at `first_position + r` and sees the keys from `first_visible[r]` to its own position, which all have
+    /// been stored.
+    ///
+    /// # Panics
+    ///
+    /// If a slice has another size than the shape says, the rows go beyond the capacity, or a row does not see itself.
+    pub fn forward(
+        &self,
+        team: &Team,
+        qkv: &[f32],
+        first_position: usize,
+        first_visible: &[u32],
+        keys: &[f32],
+        values: &[f32],
+        out: &mut [f32],
+    ) {
+        self.forward_on(isa(), team, qkv, first_position, first_visible, keys, values, out);
+    }
+
+    /// [`forward`](Self::forward) with the products of a certain instruction set, so that tests can walk all of them.
+    fn forward_on(
+        &self,
+        isa: Isa,
+        team: &Team,
+        qkv: &[f32],
+        first_position: usize,
+        first_visible: &[u32],
+        keys: &[f32],
+        values: &[f32],
+        out: &mut [f32],
+    ) {
+        let rows = self.rows(qkv, first_position);
+        assert_eq!(first_visible.len(), rows, "first_visible is not [rows]");
+        assert_eq!(keys.len(), self.cache_len(), "the cache of keys has another size than cache_len");
+        assert_eq!(values.len(), self.cache_len(), "the cache of values has another size than cache_len");
+        assert_eq!(out.len(), rows * self.heads * self.head_dim, "out is not [rows, heads * head_dim]");
+        assert!(isa.available(), "this machine has no {}", isa.name());
+        for (row, first) in first_visible.iter().enumerate() {
+            assert!(*first as usize <= first_position + row, "row {row} does not see itself");
+        }
+        let layer = Layer {
+            shape: *self,
+            isa,
+            qkv,
+            first_position,
+            first_visible,
+            keys,
+            values,
+            out: Shared(out.as_mut_ptr()),
+        };
+        let group = self.heads / self.kv_heads;
+        let tiles = (rows * group).div_ceil(TILE);
+        let attend = |part: usize| {
+            let first = part % tiles * TILE;
+            let vectors = first..(first + TILE).min(rows * group);
+            // Buffers of the next of a few sizes: clearing the largest would take longer than a short attention.
+            match self.head_room() {
+                0..=32 => layer.attend::<32>(part / tiles, vectors),
+                33..=64 => layer.attend::<64>(part / tiles, vectors),
+                65..=128 => layer.attend::<128>(part / tiles, vectors),
+                _ => layer.attend::<MAX_HEAD_DIM>(part / tiles, vectors),
+            }
+        };
+        let parts = self.kv_heads * tiles;
+        if 2 * rows * self.heads * self.head_dim * (first_position + rows) < ALONE {
+            (0..parts).for_each(attend);
+        } else {
+            team.run(parts, &attend);
+        }
+    }
+
+    /// Number of rows of `qkv`, after checking the shape.
+    fn rows(&self, qkv: &[f32], first_position: usize) -> usize {
+        assert!(
+            self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
+            "heads is no multiple of kv_heads"
+        );
+        assert!((1..=MAX_HEAD_DIM).contains(&self.head_dim), "head_dim is not within 1..={MAX_HEAD_DIM}");
+        assert!(qkv.len().is_multiple_of(self.row_width()), "qkv is not [rows, {}]", self.row_width());
+        let rows = qkv.len() / self.row_width();
+        assert!(first_position + rows <= self.capacity, "positions beyond the capacity of the cache");
+        rows
+    }
+
+    fn row_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Positions, in whole panels.
+    fn room(&self) -> usize {
+        self.capacity.next_multiple_of(LANES)
+    }
+
+    /// Values per head, in whole panels.
+    fn head_room(&self) -> usize {
+        self.head_dim.next_multiple_of(LANES)
+    }
+
+    /// Where a panel of 16 keys begins: `[kv_heads][room / 16]` panels of `[head_room][16]`. As weights, the keys are a map
+    /// from `head_dim` inputs to one output per position.
+    fn key_place(&self, kv_head: usize, panel: usize) -> usize {
+        (kv_head * self.room() + panel * LANES) * self.head_room()
+    }
+
+    /// Where a position begins in a panel of values: `[kv_heads][head_room / 16]` panels of `[room][16]`. As weights, the
+    /// values are a map from one input per position to `head_dim` outputs.
+    fn value_place(&self, kv_head: usize, panel: usize, position: usize) -> usize {
+        kv_head * self.room() * self.head_room() + (panel * self.room() + position) * LANES
+    }
+}
+
+/// One call of [`CachedAttention::forward`], as its parts see it.
+struct Layer<'a> {
+    shape: CachedAttention,
+    isa: Isa,
+    qkv: &'a [f32],
+    first_position: usize,
+    first_visible: &'a [u32],
+    keys: &'a [f32],
+    values: &'a [f32],
+    out: Shared,
+}
+
+/// What a tile of query vectors knows so far; `D` is room for a head.
+struct Tile<const D: usize> {
+    queries: [[f32; D]; TILE],
+    /// Scores of a chunk, then weights.
+    scores: [[f32; CHUNK]; TILE],
+    /// Weighted sums of values.
+    sums: [[f32; D]; TILE],
+    softmax: [Softmax; TILE],
+}
+
+/// Running maximum of the scaled scores, and total of the weights relative to it.
+#[derive(Clone, Copy)]
+struct Softmax {
+    maximum: f32,
+    total: f32,
+}
+
+impl Layer<'_> {
+    /// Attends with some of the query vectors of one key head. They count by rows and, within a row, by heads of the group.
+    #[allow(unsafe_code)]
+    fn attend<const D: usize>(&self, kv_head: usize, vectors: std::ops::Range<usize>) {
+        let shape = self.shape;
+        let head_dim = shape.head_dim;
+        let group = shape.heads / shape.kv_heads;
+        let place = |vector: usize| (vector / group, (kv_head * group + vector % group) * head_dim);
+        let mut tile = Tile {
+            queries: [[0.0; D]; TILE],
+            scores: [[0.0; CHUNK]; TILE],
+            sums: [[0.0; D]; TILE],
+            softmax: [Softmax { maximum: f32::NEG_INFINITY, total: 0.0 }; TILE],
+        };
+        let mut visible = [(0, 0); TILE];
+        for (vector, index) in vectors.clone().zip(0..) {
+            let (row, column) = place(vector);
+            let query = &self.qkv[row * shape.row_width() + column..][..head_dim];
+            tile.queries[index][..head_dim].copy_from_slice(query);
+            visible[index] = (self.first_visible[row] as usize, self.first_position + row + 1);
+        }
+        let visible = &visible[..vectors.len()];
+        let first = visible.iter().map(|(first, _)| first / CHUNK).min().unwrap_or(0);
+        let end = visible.iter().map(|(_, end)| end.div_ceil(CHUNK)).max().unwrap_or(0);
+        for chunk in (first..end).map(|chunk| chunk * CHUNK) {
+            let within = |(first, end): (usize, usize)| (first.max(chunk), end.min(chunk + CHUNK));
+            // Vectors that see the same keys of the chunk go together: mostly all, and at the border those of one row.
+            let mut index = 0;
+            for alike in visible.chunk_by(|a, b| within(*a) == within(*b)) {
+                let (first, end) = within(alike[0]);
+                if first < end {
+                    self.attend_chunk(&mut tile, kv_head, index..index + alike.len(), chunk, first, end);
+                }
+                index += alike.len();
+            }
+        }
+        for (vector, index) in vectors.zip(0..) {
+            let (row, column) = place(vector);
+            let at = row * shape.heads * head_dim + column;
+            // SAFETY: `out` is borrowed exclusively and holds all heads of all rows; this part alone has this vector.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.out.get().add(at), head_dim) };
+            let total = tile.softmax[index].total;
+            for (out, sum) in out.iter_mut().zip(&tile.sums[index]) {
+                *out = sum / total;
+            }
+        }
+    }
+
+    /// Takes keys `first..end` of a chunk into account, for vectors that all see exactly these.
+    #[allow(unsafe_code)]
+    fn attend_chunk<const D: usize>(
+        &self,
+        tile: &mut Tile<D>,
+        kv_head: usize,
+        vectors: std::ops::Range<usize>,
+        chunk: usize,
+        first: usize,
+        end: usize,
+    ) {
+        let shape = self.shape;
+        let (head_dim, head_room) = (shape.head_dim, shape.head_room());
+        let (panel, panels) = (first / LANES, end.div_ceil(LANES) - first / LANES);
+        let scores = Product {
+            x: tile.queries[vectors.clone()].as_flattened(),
+            x_stride: D,
+            rows: vectors.len(),
+            weights: &self.keys[shape.key_place(kv_head, panel)..],
+            panel_stride: head_room * LANES,
+            panels,
+            inputs: head_dim,
+            outputs: panels * LANES,
+            start: Start::Zero,
+        };
+        let to = tile.scores[vectors.clone()].as_flattened_mut();
+        // SAFETY: the set was checked. The panels lie within the chunk, so their scores do within a row of `to`.
+        unsafe { scores.write(self.isa, to[panel * LANES - chunk..].as_mut_ptr(), CHUNK) };
+        for index in vectors.clone() {
+            let sums = &mut tile.sums[index][..head_room];
+            let (scores, softmax) = (&mut tile.scores[index], &mut tile.softmax[index]);
+            take_scores(scores, first - chunk, end - chunk, shape.scale, softmax, sums);
+        }
+        let weighted = Product {
+            x: &tile.scores[vectors.clone()].as_flattened()[first - chunk..],
+            x_stride: CHUNK,
+            rows: vectors.len(),
+            weights: &self.values[shape.value_place(kv_head, 0, first)..],
+            panel_stride: shape.room() * LANES,
+            panels: head_room / LANES,
+            inputs: end - first,
+            outputs: head_room,
+            start: Start::Existing,
+        };
+        let to = tile.sums[vectors].as_flattened_mut();
+        // SAFETY: the set was checked; `to` holds one row of sums for each vector, and `head_room` fits into `D`.
+        unsafe { weighted.write(self.isa, to.as_mut_ptr(), D) };
+    }
+}
+
+multiversion! {
+    /// Turns the scores `first..end` of a chunk into weights, and relates what was summed before to the new maximum.
+    fn take_scores(
+        scores: &mut [f32; CHUNK],
+        first: usize,
+        end: usize,
+        scale: f32,
+        softmax: &mut Softmax,
+        sums: &mut [f32],
+    ) = take_scores_of;
+}
+
+#[inline(always)]
+fn take_scores_of(
+    scores: &mut [f32; CHUNK],
+    first: usize,
+    end: usize,
+    scale: f32,
+    softmax: &mut Softmax,
+    sums: &mut [f32],
+) {
+    for score in scores.iter_mut() {
+        *score *= scale;
+    }
+    // Outside the range is whatever the cache held. It becomes weight zero, so that the sums below can take whole vectors.
+    scores[..first].fill(f32::NEG_INFINITY);
+    scores[end..].fill(f32::NEG_INFINITY);
+    let largest = lanes::max(scores);
+    let maximum = if largest > softmax.maximum { largest } else { softmax.maximum };
+    let keep = lanes::exp(softmax.maximum - maximum);
+    let mut totals = [0.0; LANES];
+    for scores in scores.as_chunks_mut::<LANES>().0 {
+        for (score, total) in scores.iter_mut().zip(&mut totals) {
+            *score = lanes::exp(*score - maximum);
+            *total += *score;
+        }
+    }
+    softmax.maximum = maximum;
+    softmax.total = softmax.total * keep + lanes::sum_of_lanes(totals);
+    for sum in sums {
+        *sum *= keep;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+use super::*;
+use crate::reference::random_values;
+
+/// A sequence of `positions` rows in a layer's caches, which hold garbage everywhere else.
+struct Sequence {
+    shape: CachedAttention,
+    qkv: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Sequence {
+    fn new(heads: usize, kv_heads: usize, head_dim: usize, positions: usize) -> Self {
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let shape = CachedAttention { heads, kv_heads, head_dim, capacity: positions + 3, scale };
+        let mut qkv = random_values(positions * shape.row_width(), 1);
+        qkv.iter_mut().for_each(|value| *value *= 3.0);
+        let (mut keys, mut values) = (vec![f32::NAN; shape.cache_len()], vec![f32::NAN; shape.cache_len()]);
+        shape.store(&qkv, 0, &mut keys, &mut values);
+        Self { shape, qkv, keys, values }
+    }
+
+    /// Rows `range` through the kernel, each seeing at most `window` keys.
+    fn forward(&self, isa: Isa, team: &Team, range: std::ops::Range<usize>, window: usize) -> Vec<f32> {
+        let width = self.shape.row_width();
+        let mut out = vec![0.0; range.len() * self.shape.heads * self.shape.head_dim];
+        let first: Vec<u32> = range.clone().map(|position| first_visible(position, window) as u32).collect();
+        let qkv = &self.qkv[range.start * width..range.end * width];
+        self.shape.forward_on(isa, team, qkv, range.start, &first, &self.keys, &self.values, &mut out);
+        out
+    }
+
+    /// The row of one position in f64, by the definition.
+    fn plain(&self, position: usize, window: usize) -> Vec<f64> {
+        let CachedAttention { heads, kv_heads, head_dim, scale, .. } = self.shape;
+        let part = |position: usize, head: usize| {
+            let row = &self.qkv[position * self.shape.row_width()..];
+            row[head * head_dim..][..head_dim].iter().map(|value| f64::from(*value)).collect::<Vec<_>>()
+        };
+        let attend = |head: usize| {
+            let kv_head = head / (heads / kv_heads);
+            let query = part(position, head);
+            let visible = first_visible(position, window)..position + 1;
+            let score = |key: usize| {
+                let key = part(key, heads + kv_head);
+                query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(scale)
+            };
+            let scores: Vec<f64> = visible.clone().map(score).collect();
+            let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = scores.iter().map(|score| (score - maximum).exp()).sum();
+            let mut out = vec![0.0; head_dim];
+            for (key, score) in visible.zip(scores) {
+                for (out, value) in out.iter_mut().zip(part(key, heads + kv_heads + kv_head)) {
+                    *out += (score - maximum).exp() / total * value;
+                }
+            }
+            out
+        };
+        (0..heads).flat_map(attend).collect()
+    }
+}
+
+fn first_visible(position: usize, window: usize) -> usize {
+    (position + 1).saturating_sub(window)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Query heads, key heads, size of a head.
+const HEADS: [(usize, usize, usize); 6] =
+    [(1, 1, 1), (4, 4, 8), (4, 2, 16), (6, 2, 24), (9, 1, 64), (2, 1, 130)];
+
+const NO_WINDOW: usize = usize::MAX / 2;
+
+#[test]
+fn agrees_with_the_definition() {
+    for (heads, kv_heads, head_dim) in HEADS {
+        for (positions, window) in
+            [(1, NO_WINDOW), (7, 3), (65, NO_WINDOW), (150, 40), (150, 64), (200, NO_WINDOW)]
+        {
+            let sequence = Sequence::new(heads, kv_heads, head_dim, positions);
+            for isa in Isa::all_available() {
+                let out = sequence.forward(isa, &Team::new(2), 0..positions, window);
+                for (position, out) in out.chunks_exact(heads * head_dim).enumerate() {
+                    for (out, plain) in out.iter().zip(sequence.plain(position, window)) {
+                        assert!(
+                            (f64::from(*out) - plain).abs() < 1e-5,
+                            "{isa:?} {heads}/{kv_heads} heads of {head_dim}, position {position}, window {window}: \
+                             {out} is not {plain}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_company() {
+    for (heads, kv_heads, head_dim) in HEADS {
+        let positions = 150;
+        let sequence = Sequence::new(heads, kv_heads, head_dim, positions);
+        let width = heads * head_dim;
+        for window in [NO_WINDOW, 37] {
+            for isa in Isa::all_available() {
+                let together = sequence.forward(isa, &Team::new(1), 0..positions, window);
+                for threads in [2, 3] {
+                    let team = Team::new(threads);
+                    for (first, rows) in
+                        [(0, 1), (0, 150), (1, 12), (60, 9), (62, 4), (64, 1), (127, 23), (149, 1)]
+                    {
+                        let out = sequence.forward(isa, &team, first..first + rows, window);
+                        let expected = &together[first * width..][..rows * width];
+                        let case = format!("{isa:?} rows {first}+{rows}, window {window}, {threads} threads");
+                        assert_eq!(
+                            bits(&out),
+                            bits(expected),
+                            "{case}, {heads}/{kv_heads} heads of {head_dim}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rejected_rows_leave_no_trace() {
+    let mut sequence = Sequence::new(4, 2, 16, 80);
+    let team = Team::new(2);
+    let expected = sequence.forward(isa(), &team, 66..70, NO_WINDOW);
+    let mut rejected = vec![1e30; 10 * sequence.shape.row_width()];
+    rejected[5] = f32::NAN;
+    sequence.shape.store(&rejected, 68, &mut sequence.keys, &mut sequence.values);
+    let width = sequence.shape.row_width();
+    let accepted = sequence.qkv[68 * width..70 * width].to_vec();
+    sequence.shape.store(&accepted, 68, &mut sequence.keys, &mut sequence.values);
+    assert_eq!(bits(&sequence.forward(isa(), &team, 66..70, NO_WINDOW)), bits(&expected));
+}
+
+#[test]
+fn fused_instruction_sets_agree() {
+    let sequence = Sequence::new(6, 2, 24, 130);
+    let fused = Isa::all_available().into_iter().filter(|isa| crate::packed::fused(*isa));
+    let outs: Vec<_> =
+        fused.map(|isa| bits(&sequence.forward(isa, &Team::new(1), 0..130, NO_WINDOW))).collect();
+    assert!(outs.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn no_rows_are_nothing() {
+    let sequence = Sequence::new(2, 1, 4, 5);
+    assert_eq!(sequence.forward(isa(), &Team::new(2), 3..3, NO_WINDOW), []);
+}
+
+#[test]
+#[should_panic(expected = "positions beyond the capacity")]
+fn rows_beyond_the_capacity_are_refused() {
+    let mut sequence = Sequence::new(2, 1, 4, 5);
+    let qkv = sequence.qkv.clone();
+    sequence.shape.store(&qkv, 4, &mut sequence.keys, &mut sequence.values);
+}
+
+#[test]
+#[should_panic(expected = "row 1 does not see itself")]
+fn a_row_that_sees_nothing_is_refused() {
+    let sequence = Sequence::new(2, 1, 4, 5);
+    let qkv = &sequence.qkv[..2 * sequence.shape.row_width()];
+    let (keys, values) = (&sequence.keys, &sequence.values);
+    sequence.shape.forward(&Team::new(1), qkv, 0, &[0, 2], keys, values, &mut [0.0; 16]);
+}

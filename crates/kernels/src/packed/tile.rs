@@ -1,0 +1,243 @@
+//! Products of a few rows with a few panels, the only inner loop of decoding.
+//!
+//! A *panel* is sixteen outputs wide: for every input in turn the sixteen weights that lead from it, `[inputs][16]`. A tile
+//! keeps one sum per row and output in registers and walks the inputs once, in order. Each sum is therefore one chain of
+//! multiply-adds, and its bits do not depend on the shape of the tile.
+
+use super::simd::{LANES, Simd, Work, with_simd};
+use crate::cpu::Isa;
+
+/// How far ahead of its use a weight is asked for, in f32: 32 cache lines of each panel.
+const PREFETCH: usize = 32 * LANES;
+
+/// Most sums that any tile keeps.
+const MAX_SUMS: usize = 24;
+
+/// What the outputs of a product start from. It is added after the product has been summed, so that a large residual does
+/// not cost the small terms their last bits.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// `y = x Wᵀ`
+    Zero,
+    /// `y = x Wᵀ + bias`, one bias per output.
+    Bias(&'a [f32]),
+    /// `y = x Wᵀ + y`, with what `y` holds.
+    Existing,
+}
+
+/// `rows` rows times `panels` panels.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    /// Rows of `inputs` values, `x_stride` apart.
+    pub x: &'a [f32],
+    pub x_stride: usize,
+    pub rows: usize,
+    /// Panels of `inputs * 16` values, `panel_stride` apart.
+    pub weights: &'a [f32],
+    pub panel_stride: usize,
+    pub panels: usize,
+    pub inputs: usize,
+    /// Number of outputs that exist: at most `16 * panels`, the rest of the last panel being padding.
+    pub outputs: usize,
+    pub start: Start<'a>,
+}
+
+impl Product<'_> {
+    /// Writes row `r` of the product to `y + r * y_stride`.
+    ///
+    /// # Safety
+    ///
+    /// `isa` is available; `y` is valid for writes of `outputs` values in each of the rows (and for reads with
+    /// [`Start::Existing`]), which nobody else touches meanwhile.
+    #[allow(unsafe_code)]
+    #[inline]
+    pub(crate) unsafe fn write(self, isa: Isa, y: *mut f32, y_stride: usize) {
+        if self.rows == 0 || self.panels == 0 {
+            return;
+        }
+        assert!(self.x.len() >= (self.rows - 1) * self.x_stride + self.inputs, "too few inputs");
+        assert!(
+            self.weights.len() >= (self.panels - 1) * self.panel_stride + self.inputs * LANES,
+            "too few weights"
+        );
+        assert!(self.outputs <= self.panels * LANES, "more outputs than panels hold");
+        if let Start::Bias(bias) = self.start {
+            assert!(bias.len() >= self.outputs, "too few biases");
+        }
+        // SAFETY: the slices are as long as the loops go, as just checked; the rest is the caller's promise.
+        unsafe { with_simd(isa, Write { product: self, y, y_stride }) }
+    }
+}
+
+/// [`Product::write`] as work for one instruction set.
+struct Write<'a> {
+    product: Product<'a>,
+    y: *mut f32,
+    y_stride: usize,
+}
+
+#[allow(unsafe_code)]
+impl Work for Write<'_> {
+    type Output = ();
+
+    /// Panels outside, rows inside: a group of panels is read from memory once and stays in the cache for all rows.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { product, y, y_stride } = self;
+        let most_rows = const { most_rows::<S>() };
+        let row_tiles = product.rows.div_ceil(most_rows);
+        let mut sums = Sums([0.0; MAX_SUMS * LANES]);
+        let mut panel = 0;
+        while panel < product.panels {
+            // Even shares: 9 rows are 5 and 4, not 8 and 1.
+            let wide = S::PANELS[product.rows.div_ceil(row_tiles) - 1];
+            let panels = match product.panels - panel {
+                left if left >= wide => wide,
+                left if left >= 4 => 4,
+                left => left,
+            };
+            for tile in 0..row_tiles {
+                let row = product.rows * tile / row_tiles;
+                let rows = product.rows * (tile + 1) / row_tiles - row;
+                // SAFETY: row and panel lie within the product, whose slices were checked.
+                unsafe {
+                    let x = product.x.as_ptr().add(row * product.x_stride);
+                    let weights = product.weights.as_ptr().add(panel * product.panel_stride);
+                    tile_of::<S>(rows, panels, &product, x, weights, &mut sums);
+                    finish::<S>(&product, &sums, row, rows, panel, panels, y, y_stride);
+                }
+            }
+            panel += panels;
+        }
+    }
+}
+
+/// Sums of a tile, `[rows][panels][16]`.
+#[repr(align(64))]
+struct Sums([f32; MAX_SUMS * LANES]);
+
+const fn most_rows<S: Simd>() -> usize {
+    let mut rows = S::PANELS.len();
+    while S::PANELS[rows - 1] == 0 {
+        rows -= 1;
+    }
+    rows
+}
+
+/// Picks the tile with as many rows and panels as constants, so that its sums are registers.
+///
+/// # Safety
+///
+/// As [`tile`].
+#[allow(unsafe_code)]
+#[inline(always)]
+unsafe fn tile_of<S: Simd>(
+    rows: usize,
+    panels: usize,
+    product: &Product<'_>,
+    x: *const f32,
+    weights: *const f32,
+    sums: &mut Sums,
+) {
+    macro_rules! pick {
+        ($(($rows:literal, $panels:literal))*) => {
+            match (rows, panels) {
+                // The guard is known when compiling: what a set has no registers for is not compiled for it.
+                // SAFETY: the caller's promise.
+                $(($rows, $panels) if $panels <= S::PANELS[$rows - 1] => unsafe {
+                    tile::<S, $rows, $panels>(product, x, weights, sums)
+                },)*
+                _ => unreachable!("no tile of {rows} rows and {panels} panels"),
+            }
+        };
+    }
+    pick!((1, 1)(1, 2)(1, 3)(1, 4)(1, 8)(2, 1)(2, 2)(2, 3)(2, 4)(2, 8)(3, 1)(3, 2)(3, 3)(3, 4)(4, 1)(4, 2)(
+        4, 3
+    )(4, 4)(5, 1)(5, 2)(5, 3)(5, 4)(6, 1)(6, 2)(6, 3)(6, 4)(7, 1)(7, 2)(7, 3)(8, 1)(8, 2)(8, 3));
+}
+
+/// `sums[r][p] = Σ x[r][k] * weights[p][k]`, k in order.
+///
+/// # Safety
+///
+/// The machine has the instruction set; `ROWS` rows at `x` and `PANELS` panels at `weights` are readable.
+#[allow(unsafe_code)]
+#[inline(always)]
+unsafe fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(
+    product: &Product<'_>,
+    x: *const f32,
+    weights: *const f32,
+    sums: &mut Sums,
+) {
+    let (x_stride, panel_stride) = (product.x_stride, product.panel_stride);
+    // SAFETY: `k` stays below `inputs`; ROWS * PANELS <= MAX_SUMS. Prefetching may leave the slice, hence `wrapping_add`.
+    unsafe {
+        let mut sum = [[S::zero(); PANELS]; ROWS];
+        for k in 0..product.inputs {
+            let mut weight = [S::zero(); PANELS];
+            for (p, weight) in weight.iter_mut().enumerate() {
+                let at = weights.add(p * panel_stride + k * LANES);
+                S::prefetch(at.wrapping_add(PREFETCH));
+                *weight = S::load(at);
+            }
+            for (r, sum) in sum.iter_mut().enumerate() {
+                let input = S::splat(x.add(r * x_stride + k));
+                for (sum, weight) in sum.iter_mut().zip(weight) {
+                    *sum = sum.multiply_add(input, weight);
+                }
+            }
+        }
+        for (r, sum) in sum.into_iter().enumerate() {
+            for (p, sum) in sum.into_iter().enumerate() {
+                sum.store(sums.0.as_mut_ptr().add((r * PANELS + p) * LANES));
+            }
+        }
+    }
+}
+
+/// Adds what is to be added, and writes the outputs that exist.
+///
+/// # Safety
+///
+/// The machine has the instruction set; the tile lies within the product, whose outputs are writable at `y`.
+#[allow(unsafe_code)]
+#[inline(always)]
+unsafe fn finish<S: Simd>(
+    product: &Product<'_>,
+    sums: &Sums,
+    row: usize,
+    rows: usize,
+    panel: usize,
+    panels: usize,
+    y: *mut f32,
+    y_stride: usize,
+) {
+    for p in 0..panels {
+        let output = (panel + p) * LANES;
+        let width = LANES.min(product.outputs.saturating_sub(output));
+        for r in 0..rows {
+            let sum = &sums.0[(r * panels + p) * LANES..][..LANES];
+            // SAFETY: `width` outputs of this row exist from `output` on, in `y` and in the bias.
+            unsafe {
+                let to = y.add((row + r) * y_stride + output);
+                if width == LANES {
+                    let sum = S::load(sum.as_ptr());
+                    let sum = match product.start {
+                        Start::Zero => sum,
+                        Start::Bias(bias) => sum.add(S::load(bias.as_ptr().add(output))),
+                        Start::Existing => sum.add(S::load(to)),
+                    };
+                    sum.store(to);
+                    continue;
+                }
+                for (lane, sum) in sum[..width].iter().enumerate() {
+                    *to.add(lane) = match product.start {
+                        Start::Zero => *sum,
+                        Start::Bias(bias) => *sum + bias[output + lane],
+                        Start::Existing => *sum + *to.add(lane),
+                    };
+                }
+            }
+        }
+    }
+}

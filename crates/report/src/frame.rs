@@ -11,6 +11,8 @@ const HEIGHT: f64 = 312.0;
 pub(crate) const FONT: f64 = 12.0;
 const LINE: f64 = 17.0;
 const RIGHT: f64 = WIDTH - 14.0;
+/// Around a chart that is a file of its own.
+const MARGIN: f64 = 16.0;
 /// Between the label of the y axis and the highest tick.
 const Y_LABEL_GAP: f64 = 17.0;
 /// Values at the very ends of the x axis keep this distance from the edges of the plot.
@@ -220,8 +222,11 @@ pub(crate) fn text_width(text: &str, font: f64) -> f64 {
 fn begin(words: &Words, standalone: bool) -> Markup {
     let mut markup = Markup::new();
     let root = markup.element("svg").word("class", "chart").word("role", "img");
-    let root = root.word("viewBox", &format!("0 0 {WIDTH} {HEIGHT}"));
-    let root = root.number("width", WIDTH).number("height", HEIGHT);
+    // A page has margins of its own; a file needs some.
+    let margin = if standalone { MARGIN } else { 0.0 };
+    let (width, height) = (WIDTH + 2.0 * margin, HEIGHT + 2.0 * margin);
+    let root = root.word("viewBox", &format!("{} {} {width} {height}", 0.0 - margin, 0.0 - margin));
+    let root = root.number("width", width).number("height", height);
     if standalone {
         root.word("xmlns", "http://www.w3.org/2000/svg").open();
     } else {
@@ -233,12 +238,8 @@ fn begin(words: &Words, standalone: bool) -> Markup {
         markup.element("style").open();
         markup.trusted(STYLE);
         markup.close();
-        markup
-            .element("rect")
-            .word("class", "ground")
-            .number("width", WIDTH)
-            .number("height", HEIGHT)
-            .empty();
+        let ground = markup.element("rect").word("class", "ground").number("x", -margin).number("y", -margin);
+        ground.number("width", width).number("height", height).empty();
     }
     markup
 }
@@ -246,7 +247,7 @@ fn begin(words: &Words, standalone: bool) -> Markup {
 /// Returns the baseline of the last line written.
 fn draw_heading(markup: &mut Markup, title: &str) -> f64 {
     let mut baseline = 0.0;
-    for line in wrapped(title, WIDTH, 14.5, 2) {
+    for line in wrapped(title, WIDTH, 15.2, 2) {
         baseline += if baseline == 0.0 { 16.0 } else { LINE + 1.0 };
         markup.element("text").word("class", "heading").number("x", 0.0).number("y", baseline).text(&line);
     }

@@ -223,7 +223,7 @@ fn decoding_facts(decoding: &DecodingFigures, n: usize) -> Vec<Fact> {
         facts.push(Fact {
             label: "Speed against plain".into(),
             value: times(speedup),
-            note: format!("draft length {}, wall-clock", best.draft_length),
+            note: format!("with draft length {}", best.draft_length),
             tone: match speedup {
                 ratio if ratio > 1.0 + NO_DIFFERENCE => Tone::Good,
                 ratio if ratio < 1.0 - NO_DIFFERENCE => Tone::Bad,

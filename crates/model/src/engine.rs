@@ -33,7 +33,7 @@ impl Rows {
     }
 }
 
-/// Keys and values of one layer, `[kv_heads, capacity, head_dim]` each.
+/// Keys and values of one layer, as [`CachedAttention`] keeps them.
 #[derive(Debug)]
 struct Cache {
     keys: Vec<f32>,
@@ -211,10 +211,6 @@ impl Ops for Engine {
         if self.caches.len() <= spec.slot {
             self.caches.resize_with(spec.slot + 1, || None);
         }
-        let size = spec.kv_heads * self.capacity * spec.head_dim;
-        let mut cache = self.caches[spec.slot]
-            .take()
-            .unwrap_or_else(|| Cache { keys: vec![0.0; size], values: vec![0.0; size] });
         let shape = CachedAttention {
             heads: spec.heads,
             kv_heads: spec.kv_heads,
@@ -222,6 +218,9 @@ impl Ops for Engine {
             capacity: self.capacity,
             scale: spec.scale,
         };
+        let empty = || vec![0.0; shape.cache_len()];
+        let mut cache =
+            self.caches[spec.slot].take().unwrap_or_else(|| Cache { keys: empty(), values: empty() });
         shape.store(&qkv.data, first, &mut cache.keys, &mut cache.values);
         let kept = if self.keep_of(spec.slot) == Keep::Last { qkv.rows.min(1) } else { qkv.rows };
         let skipped = qkv.rows - kept;

@@ -1,7 +1,7 @@
 //! The decoding side of an objective.
 
-use model::engine::{Engine, EngineWeights, Rows};
 use model::Decoder;
+use model::engine::{Engine, EngineWeights, Rows};
 use tensor::Params;
 
 /// A chain of proposed tokens, to be verified by the model.

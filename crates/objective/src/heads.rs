@@ -78,7 +78,8 @@ impl HeadsSpec {
             return refuse("n", format!("{} heads: give 1 to {LARGEST_N}", self.n));
         }
         if !self.weights.is_empty() && self.weights.len() != self.n {
-            let problem = format!("{} weights for {} heads: give one for each, or none", self.weights.len(), self.n);
+            let problem =
+                format!("{} weights for {} heads: give one for each, or none", self.weights.len(), self.n);
             return refuse("weights", problem);
         }
         if self.weights.iter().any(|w| !w.is_finite() || *w < 0.0) {
@@ -88,7 +89,8 @@ impl HeadsSpec {
             return refuse("kind", "layer heads need a trunk: give the model at least 2 layers".to_owned());
         }
         if self.kind == HeadKind::Anticausal && layers < self.n {
-            let problem = format!("anticausal heads are the last {} blocks, and the model has {layers}", self.n);
+            let problem =
+                format!("anticausal heads are the last {} blocks, and the model has {layers}", self.n);
             return refuse("kind", problem);
         }
         Ok(())
@@ -107,8 +109,8 @@ struct Head {
 enum Body {
     Block(Box<Block>),
     Linear(Linear),
-    /// The state after this block of the decoder.
-    Readout(usize),
+    /// The state after one of the decoder's own blocks.
+    Readout,
 }
 
 /// n heads on one decoder.

@@ -24,7 +24,8 @@ const HEAD_INITIALISATION: u64 = 2;
 /// Blocks that move from the trunk into the heads so that n heads cost no more parameters than the model had without them
 /// (2404.19737 section 2.1: n-1 for `layer`). Smaller heads move the nearest whole number of blocks.
 pub fn matched_layers(config: &DecoderConfig, spec: &HeadsSpec) -> usize {
-    let block: usize = tensors_of_block(config, "").iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let block: usize =
+        tensors_of_block(config, "").iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let replicated = match spec.unembedding {
         UnembeddingKind::Shared => 0,
         UnembeddingKind::Replicated => config.vocabulary * config.width,
@@ -68,19 +69,25 @@ impl ParallelHeads {
         let config = &decoder.config;
         spec.validate(config.layers)?;
         let find = |name: String| params.find(&name).ok_or(model::Error::MissingParameter { name });
-        let parameters =
-            Self::tensors(&spec, config).into_iter().map(|(name, _)| find(name)).collect::<Result<Vec<ParamId>, _>>()?;
+        let parameters = Self::tensors(&spec, config)
+            .into_iter()
+            .map(|(name, _)| find(name))
+            .collect::<std::result::Result<Vec<ParamId>, model::Error>>()?;
         let mut heads = Vec::new();
         for depth in 2..=spec.n {
             let slot = config.layers + depth - 2;
             let body = match spec.kind {
-                HeadKind::Layer | HeadKind::Causal => {
-                    Body::Block(Box::new(Block::find(params, config, decoder.rope(), &format!("heads.{depth}"), slot)?))
-                }
+                HeadKind::Layer | HeadKind::Causal => Body::Block(Box::new(Block::find(
+                    params,
+                    config,
+                    decoder.rope(),
+                    &format!("heads.{depth}"),
+                    slot,
+                )?)),
                 HeadKind::Linear => {
                     Body::Linear(Linear { weight: find(format!("heads.{depth}.map.weight"))?, bias: None })
                 }
-                HeadKind::Anticausal => Body::Readout(config.layers - depth),
+                HeadKind::Anticausal => Body::Readout,
             };
             let unembedding = match spec.unembedding {
                 UnembeddingKind::Shared => decoder.unembedding,
@@ -105,7 +112,10 @@ impl ParallelHeads {
                 HeadKind::Anticausal => {}
             }
             if spec.unembedding == UnembeddingKind::Replicated {
-                tensors.push((format!("heads.{depth}.unembedding.weight"), vec![config.vocabulary, config.width]));
+                tensors.push((
+                    format!("heads.{depth}.unembedding.weight"),
+                    vec![config.vocabulary, config.width],
+                ));
             }
         }
         tensors

@@ -1,7 +1,7 @@
 //! Drafting with heads: the token at depth k is the argmax of head k at the last committed position.
 
-use model::engine::{Engine, EngineWeights, Keep, Rows};
 use model::Decoder;
+use model::engine::{Engine, EngineWeights, Keep, Rows};
 use tensor::{Linear, Ops, Params};
 
 use super::{Body, HeadKind, ParallelHeads, UnembeddingKind};
@@ -26,7 +26,7 @@ impl Drafter for ParallelHeads {
             match &head.body {
                 Body::Block(block) => weights.add_block(block, params),
                 Body::Linear(map) => weights.add_group(&[*map], params),
-                Body::Readout(_) => {}
+                Body::Readout => {}
             }
             if self.spec.unembedding == UnembeddingKind::Replicated {
                 weights.add_group(&[Linear { weight: head.unembedding, bias: None }], params);
@@ -56,12 +56,18 @@ impl ParallelHeads {
             let last = engine.copy_rows(&verified.states[tap], verified.rows - 1, 1);
             states.push(match &head.body {
                 Body::Linear(map) => engine.linear(last, &[*map]),
-                Body::Block(_) | Body::Readout(_) => last,
+                Body::Block(_) | Body::Readout => last,
             });
         }
     }
 
-    fn blocks_on_trunk(&self, engine: &mut Engine, verified: &Verified, length: usize, states: &mut Vec<Rows>) {
+    fn blocks_on_trunk(
+        &self,
+        engine: &mut Engine,
+        verified: &Verified,
+        length: usize,
+        states: &mut Vec<Rows>,
+    ) {
         for (index, head) in self.heads.iter().enumerate() {
             let Body::Block(block) = &head.body else { continue };
             engine.stand_at(verified.first_position);
@@ -72,7 +78,13 @@ impl ParallelHeads {
         }
     }
 
-    fn chain_of_blocks(&self, engine: &mut Engine, verified: &Verified, length: usize, states: &mut Vec<Rows>) {
+    fn chain_of_blocks(
+        &self,
+        engine: &mut Engine,
+        verified: &Verified,
+        length: usize,
+        states: &mut Vec<Rows>,
+    ) {
         let mut below = engine.copy_rows(&verified.states[0], 0, verified.rows);
         for (index, head) in self.heads.iter().enumerate() {
             let Body::Block(block) = &head.body else { continue };

@@ -18,7 +18,8 @@ pub(super) fn loss(
     let embedded = decoder.embed(tape, &batch.inputs());
     let trunk = decoder.run_blocks(tape, embedded, 0..heads.trunk_layers(), &mut |_, _, _| {});
     let depths = window.depths().min(heads.depths());
-    let mut step = Step { heads, decoder, batch, window, targets: Vec::new(), sums: vec![LossSum::default(); depths] };
+    let mut step =
+        Step { heads, decoder, batch, window, targets: Vec::new(), sums: vec![LossSum::default(); depths] };
     match heads.spec.kind {
         HeadKind::Layer | HeadKind::Linear => step.parallel(tape, &trunk),
         HeadKind::Causal | HeadKind::Anticausal => step.chain(tape, &trunk),
@@ -43,7 +44,12 @@ impl Step<'_> {
         for depth in 1..=self.sums.len() {
             let state = tape.share(trunk);
             let state = match depth {
-                1 => self.decoder.run_blocks(tape, state, self.heads.trunk_layers()..self.heads.layers, &mut |_, _, _| {}),
+                1 => self.decoder.run_blocks(
+                    tape,
+                    state,
+                    self.heads.trunk_layers()..self.heads.layers,
+                    &mut |_, _, _| {},
+                ),
                 _ => self.body(tape, depth, state),
             };
             self.read_out(tape, depth, &state);
@@ -83,7 +89,7 @@ impl Step<'_> {
         match &self.heads.heads[depth - 2].body {
             Body::Block(block) => block.forward(tape, state),
             Body::Linear(map) => tape.linear(state, &[*map]),
-            Body::Readout(_) => state,
+            Body::Readout => state,
         }
     }
 

@@ -1,0 +1,255 @@
+//! Blockwise self-speculation (Stern et al. 1811.03115; Gloeckle et al. 2404.19737, section 2): one run of the model
+//! verifies a draft, and its last accepted row makes the next one.
+//!
+//! Every token is the model's own choice at its row, with or without drafts: a draft only decides how many rows one run
+//! has. A row is read while the tokens before it were confirmed, so repetition penalty and stop rules see the same history
+//! that they see without drafts.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::sampling::{Sampler, SamplingSettings};
+use crate::statistics::Statistics;
+use crate::target::Target;
+
+/// How to continue a prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecodeSettings {
+    /// The continuation has at most this many tokens; fewer where the context ends.
+    pub max_new_tokens: usize,
+    /// Tokens drafted per round; 0 decodes plainly and never runs the drafter.
+    pub draft_length: usize,
+    /// How tokens are chosen.
+    pub sampling: SamplingSettings,
+    /// Tokens that end the text.
+    pub end_tokens: Vec<u32>,
+}
+
+impl Default for DecodeSettings {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 256,
+            draft_length: 0,
+            sampling: SamplingSettings::default(),
+            end_tokens: Vec::new(),
+        }
+    }
+}
+
+impl DecodeSettings {
+    /// Refuses settings that `target` cannot follow.
+    ///
+    /// # Errors
+    ///
+    /// Naming the setting.
+    pub fn validate(&self, target: &Target) -> Result<()> {
+        self.sampling.validate()?;
+        if self.max_new_tokens == 0 {
+            return Err(Error::setting("max_new_tokens", "0 tokens: give at least 1"));
+        }
+        let longest = target.longest_draft();
+        if self.draft_length > longest {
+            let problem = match longest {
+                0 => format!(
+                    "{} tokens: this model has no heads that could draft them, use 0",
+                    self.draft_length
+                ),
+                _ => format!("{} tokens: the heads of this model draft 1 to {longest}", self.draft_length),
+            };
+            return Err(Error::setting("draft_length", problem));
+        }
+        Ok(())
+    }
+}
+
+/// Where a token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The model's own decision.
+    Verifier,
+    /// The k-th token of a draft, from 1, which the model confirmed.
+    Draft(usize),
+}
+
+impl Origin {
+    /// Place in its draft, if the token was drafted.
+    pub fn drafted_depth(self) -> Option<usize> {
+        match self {
+            Self::Verifier => None,
+            Self::Draft(depth) => Some(depth),
+        }
+    }
+}
+
+/// Why a continuation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// The model gave an end token, which is the last of the ids and has no text.
+    EndToken,
+    /// A stop string was complete.
+    StopString,
+    /// As many tokens as were asked for.
+    MaxNewTokens,
+    /// Prompt and continuation fill the context.
+    ContextFull,
+    /// The receiver wanted no more.
+    Interrupted,
+}
+
+/// A continuation as tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decoded {
+    /// The new tokens, an end token included.
+    pub ids: Vec<u32>,
+    /// Where each came from.
+    pub origins: Vec<Origin>,
+    /// Why there are no more.
+    pub ending: Ending,
+    /// What it cost.
+    pub statistics: Statistics,
+    /// Something that the user should know, such as drafts that were asked for and not made.
+    pub note: Option<String>,
+}
+
+/// What stands in [`Decoded::note`] when drafts and sampling are asked for together.
+pub const SAMPLING_WITHOUT_DRAFTS: &str =
+    "temperature above 0 decodes without drafts: drafts are verified in greedy decoding only";
+
+/// Continues `prompt`. `sink` gets every token except an end token as soon as it is decided, and may end the text; tokens
+/// that the same run of the model gave after that one are dropped.
+///
+/// # Errors
+///
+/// If settings or prompt are refused (see [`DecodeSettings::validate`], [`Target::prefill`]), or logits are not finite.
+pub fn decode(
+    target: &mut Target,
+    prompt: &[u32],
+    settings: &DecodeSettings,
+    sink: &mut dyn FnMut(u32, Origin) -> ControlFlow<Ending>,
+) -> Result<Decoded> {
+    settings.validate(target)?;
+    if prompt.len() >= target.capacity() {
+        return Err(Error::PromptTooLong { tokens: prompt.len(), capacity: target.capacity() });
+    }
+    let sampled = !settings.sampling.greedy();
+    let draft_length = if sampled { 0 } else { settings.draft_length };
+    let room = target.capacity() - prompt.len();
+    let mut text = Text {
+        sampler: Sampler::new(&settings.sampling)?,
+        settings,
+        limit: settings.max_new_tokens.min(room),
+        position: prompt.len() - usize::from(!prompt.is_empty()),
+        ids: Vec::new(),
+        origins: Vec::new(),
+        sink,
+    };
+
+    let start = Instant::now();
+    let mut logits = target.prefill(prompt, draft_length > 0)?;
+    prompt.iter().for_each(|token| text.sampler.observe(*token));
+    let first = text.choose(&mut logits.data)?;
+    target.recycle(logits);
+    let first_at = Instant::now();
+    let mut statistics = Statistics { generations: 1, prompt_tokens: prompt.len(), ..Statistics::default() };
+    let mut ending = text.take(first, Origin::Verifier);
+    let mut rows = vec![first];
+    let ending = loop {
+        if let Some(ending) = ending {
+            break ending;
+        }
+        ending = round(target, &mut text, draft_length, &mut rows, &mut statistics)?;
+    };
+    statistics.committed_tokens = text.ids.len() - 1;
+    statistics.first_token_seconds = (first_at - start).as_secs_f64();
+    statistics.decode_seconds = first_at.elapsed().as_secs_f64();
+    let note = (sampled && settings.draft_length > 0).then(|| SAMPLING_WITHOUT_DRAFTS.to_owned());
+    Ok(Decoded { ids: text.ids, origins: text.origins, ending, statistics, note })
+}
+
+/// Drafts, runs the model over the decided token and the draft, and takes the tokens that its rows decide. `rows` begins
+/// with the decided token, and does so again afterwards.
+fn round(
+    target: &mut Target,
+    text: &mut Text,
+    draft_length: usize,
+    rows: &mut Vec<u32>,
+    statistics: &mut Statistics,
+) -> Result<Option<Ending>> {
+    // A run gives one token more than the draft has.
+    let draft_length = draft_length.min(text.limit - text.ids.len() - 1);
+    if draft_length > 0 {
+        rows.extend_from_slice(&target.draft(draft_length).tokens);
+    } else {
+        // What is left only shrinks, so that no later round will want a draft either.
+        target.stop_drafting();
+    }
+    let mut logits = target.forward(rows)?;
+    statistics.forwards += 1;
+    let width = logits.width;
+    let (mut ending, mut decided, mut committed) = (None, rows[0], 0);
+    for (row, logits) in logits.data.chunks_exact_mut(width).enumerate() {
+        decided = text.choose(logits)?;
+        committed = row + 1;
+        let drafted = rows.get(row + 1);
+        let accepted = drafted == Some(&decided);
+        if drafted.is_some() {
+            statistics.count_draft(row + 1, accepted);
+        }
+        ending = text.take(decided, if accepted { Origin::Draft(row + 1) } else { Origin::Verifier });
+        if !accepted || ending.is_some() {
+            break;
+        }
+    }
+    target.recycle(logits);
+    target.commit(committed);
+    rows.clear();
+    rows.push(decided);
+    Ok(ending)
+}
+
+/// The continuation so far, and the rules that end it.
+struct Text<'a> {
+    sampler: Sampler,
+    settings: &'a DecodeSettings,
+    /// At most this many tokens.
+    limit: usize,
+    /// Position of the newest token that the model has seen.
+    position: usize,
+    ids: Vec<u32>,
+    origins: Vec<Origin>,
+    sink: &'a mut dyn FnMut(u32, Origin) -> ControlFlow<Ending>,
+}
+
+impl Text<'_> {
+    fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
+        self.sampler.choose(logits, self.position)
+    }
+
+    /// Takes a decided token in; says whether it is the last.
+    fn take(&mut self, token: u32, origin: Origin) -> Option<Ending> {
+        self.ids.push(token);
+        self.origins.push(origin);
+        self.sampler.observe(token);
+        self.position += 1;
+        if self.settings.end_tokens.contains(&token) {
+            return Some(Ending::EndToken);
+        }
+        if let ControlFlow::Break(ending) = (self.sink)(token, origin) {
+            return Some(ending);
+        }
+        if self.ids.len() < self.limit {
+            return None;
+        }
+        Some(if self.limit < self.settings.max_new_tokens {
+            Ending::ContextFull
+        } else {
+            Ending::MaxNewTokens
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! Small models for the tests: random ones, whose drafts are sometimes right by chance, and planted ones, which know a cycle
+//! of tokens by heart.
+
+use std::sync::Arc;
+
+use kernels::team::Team;
+use model::engine::EngineWeights;
+use model::{Decoder, DecoderConfig, Family, Rope};
+use objective::{HeadKind, HeadStart, HeadsSpec, Objective, ParallelHeads, UnembeddingKind};
+use sakiyomi_decode::Target;
+use tensor::Params;
+
+/// A model with heads, and everything that a target borrows.
+pub struct Toy {
+    pub decoder: Decoder,
+    pub heads: ParallelHeads,
+    pub params: Params,
+    pub weights: Arc<EngineWeights>,
+}
+
+impl Toy {
+    fn new(decoder: Decoder, heads: ParallelHeads, params: Params) -> Self {
+        let weights = Target::pack(&decoder, heads.drafter(), &params);
+        Self { decoder, heads, params, weights }
+    }
+
+    pub fn target(&self, threads: usize) -> Target<'_> {
+        self.target_of(threads, self.decoder.config.context)
+    }
+
+    pub fn target_of(&self, threads: usize, capacity: usize) -> Target<'_> {
+        let team = Arc::new(Team::new(threads));
+        Target::new(&self.decoder, self.heads.drafter(), Arc::clone(&self.weights), team, capacity).unwrap()
+    }
+
+    /// The same model with other weights.
+    pub fn change(&mut self, change: impl FnOnce(&mut Params)) {
+        change(&mut self.params);
+        self.weights = Target::pack(&self.decoder, self.heads.drafter(), &self.params);
+    }
+}
+
+pub fn config(vocabulary: usize, layers: usize, context: usize) -> DecoderConfig {
+    DecoderConfig {
+        family: Family::Llama,
+        vocabulary,
+        width: 32,
+        layers,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        ffn: 48,
+        context,
+        rope: Rope { theta: 10_000.0, scaling: None },
+        norm_epsilon: 1e-5,
+        tied: false,
+        attention_bias: false,
+        mlp_bias: false,
+        begin_token: None,
+        end_tokens: Vec::new(),
+    }
+}
+
+pub fn spec(kind: HeadKind, n: usize, unembedding: UnembeddingKind) -> HeadsSpec {
+    HeadsSpec { n, kind, unembedding, weights: Vec::new() }
+}
+
+/// Random weights, large enough that what the model says depends on all that it has read.
+pub fn random(config: &DecoderConfig, spec: HeadsSpec, seed: u64) -> Toy {
+    let (decoder, mut params) = Decoder::initialise(config, seed).unwrap();
+    let heads = ParallelHeads::attach(spec, &decoder, &mut params, HeadStart::Fresh { seed }).unwrap();
+    let maps: Vec<_> =
+        params.iter().filter(|(_, param)| !param.name.ends_with("norm.weight")).map(|(id, _)| id).collect();
+    for id in maps {
+        if !params.get(id).name.ends_with("map.weight") {
+            params.data_mut(id).iter_mut().for_each(|value| *value *= 12.0);
+        }
+    }
+    Toy::new(decoder, heads, params)
+}
+
+/// A model that continues any token of `cycle` with the next one; its heads draft the ones after that.
+///
+/// Token i of the cycle is embedded as the i-th unit vector, and read out one, two, ... places on.
+pub fn planted(cycle: &[u32], config: &DecoderConfig, spec: HeadsSpec) -> Toy {
+    assert!(cycle.len() <= config.width);
+    let (decoder, mut params) = Decoder::initialise(config, 5).unwrap();
+    let heads =
+        ParallelHeads::attach(spec.clone(), &decoder, &mut params, HeadStart::Fresh { seed: 5 }).unwrap();
+    let width = config.width;
+    let plant = |params: &mut Params, id, ahead: usize| {
+        let data = params.data_mut(id);
+        data.fill(0.0);
+        for place in 0..cycle.len() {
+            data[cycle[(place + ahead) % cycle.len()] as usize * width + place] = 1.0;
+        }
+    };
+    plant(&mut params, decoder.embedding, 0);
+    plant(&mut params, decoder.unembedding, 1);
+    for depth in 2..=spec.n {
+        if let Some(id) = params.find(&format!("heads.{depth}.unembedding.weight")) {
+            plant(&mut params, id, if spec.kind == HeadKind::Linear { 1 } else { depth });
+        }
+        if let Some(id) = params.find(&format!("heads.{depth}.map.weight")) {
+            let data = params.data_mut(id);
+            data.fill(0.0);
+            for place in 0..cycle.len() {
+                data[(place + depth - 1) % cycle.len() * width + place] = 1.0;
+            }
+        }
+    }
+    Toy::new(decoder, heads, params)
+}

@@ -15,6 +15,7 @@ mod tape;
 
 pub use arena::Arena;
 pub use gradients::Gradients;
+pub use kernels::adamw::AdamW;
 pub use kernels::cross_entropy::{LossSum, NO_TARGET};
 pub use kernels::rope::RopeTable;
 pub use ops::{AttentionSpec, Linear, Ops};

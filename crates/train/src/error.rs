@@ -65,4 +65,114 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+
+    /// Another process trains in the run's folder.
+    #[error("{} is in use: another process trains in this folder", .file.display())]
+    Busy {
+        /// The run's events.jsonl.
+        file: PathBuf,
+    },
+
+    /// A new run was to be started where one is.
+    #[error(
+        "{} already holds a run: add --resume to go on with it, or choose another run.folder",
+        .folder.display()
+    )]
+    RunExists {
+        /// The run's folder.
+        folder: PathBuf,
+    },
+
+    /// A run was to go on where none is.
+    #[error("{} holds no run to resume: start one without --resume", .folder.display())]
+    NothingToResume {
+        /// The folder.
+        folder: PathBuf,
+    },
+
+    /// Settings were changed that must stay when a run goes on.
+    #[error(
+        "the run in {} was started with other values of {keys}: put them back (its run.toml has them), \
+         or start a new run in another run.folder",
+        .folder.display()
+    )]
+    OtherSettings {
+        /// The run's folder.
+        folder: PathBuf,
+        /// The keys, separated by commas.
+        keys: String,
+    },
+
+    /// Loss or gradient are no longer finite; nothing was updated.
+    #[error(
+        "step {step}: {what}; the newest checkpoint is untouched: lower train.learning_rate, raise \
+         train.warmup_steps, or look at the data"
+    )]
+    Diverged {
+        /// The step.
+        step: usize,
+        /// What is not finite.
+        what: String,
+    },
+
+    /// A tokenizer has more tokens than the model knows.
+    #[error(
+        "the tokenizer has {tokens} tokens and the embedding {rows} rows: use the tokenizer that belongs to the model"
+    )]
+    VocabularyTooLarge {
+        /// The highest id of the tokenizer + 1.
+        tokens: usize,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+
+    /// A file of a checkpoint is not there.
+    #[error("{} is missing; the checkpoint is incomplete, copy or write it again", .file.display())]
+    MissingFile {
+        /// The file.
+        file: PathBuf,
+    },
+
+    /// A JSON file of a checkpoint that is damaged or of another version.
+    #[error("{}: {reason}; the checkpoint was written by another version, or is damaged", .file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A tensor of the heads or of the optimiser does not fit.
+    #[error("{}: tensor {tensor} {problem}; the files do not belong together", .file.display())]
+    Tensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// Heads that were trained on other weights.
+    #[error(
+        "{} was made for other weights than those of model.safetensors beside it: train the heads again, or set \
+         \"trunk\" to null in it to use them all the same",
+        .file.display()
+    )]
+    OtherTrunk {
+        /// The `mtp.json`.
+        file: PathBuf,
+    },
+
+    /// Text or tokenizer.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+
+    /// Model or its files.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+
+    /// The heads.
+    #[error(transparent)]
+    Objective(#[from] objective::Error),
 }

@@ -49,6 +49,8 @@ pub enum Event {
     Resumed {
         /// Steps done.
         step: usize,
+        /// Updates planned now.
+        steps: usize,
     },
     /// The run stopped before its end, on request.
     Stopped {
@@ -185,9 +187,14 @@ impl EventWriter {
     /// Opens `file` for appending, creates it if need be, and removes a last line that was cut short.
     ///
     /// # Errors
-    /// When the file cannot be read or written.
+    /// When the file cannot be read or written, or another process (or writer) has it open for appending.
     pub fn append(file: &Path) -> Result<Self> {
-        let mut file = fs_err::OpenOptions::new().read(true).append(true).create(true).open(file)?;
+        let path = file;
+        let mut file = fs_err::OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        // Where the file system has no locks, a second process is not noticed.
+        if let Err(std::fs::TryLockError::WouldBlock) = file.file().try_lock() {
+            return Err(Error::Busy { file: path.to_owned() });
+        }
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut file, &mut text)?;
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
@@ -250,7 +257,7 @@ pub fn read_all(file: &Path) -> Result<Vec<Record>> {
 fn consistent(records: Vec<Record>) -> Vec<Record> {
     let mut kept: Vec<Record> = Vec::with_capacity(records.len());
     for record in records {
-        if let Event::Resumed { step: resumed } = record.event {
+        if let Event::Resumed { step: resumed, .. } = record.event {
             kept.retain(|earlier| match &earlier.event {
                 Event::Stopped { .. } | Event::Finished { .. } => false,
                 event => event.step().is_none_or(|step| step <= resumed),
@@ -316,7 +323,10 @@ mod tests {
     #[test]
     fn a_line_cut_short_is_passed_over_and_then_replaced() {
         let (_folder, file) = file();
-        EventWriter::append(&file).unwrap().write(step(1, 3.0)).unwrap();
+        let mut writer = EventWriter::append(&file).unwrap();
+        writer.write(step(1, 3.0)).unwrap();
+        assert!(EventWriter::append(&file).unwrap_err().to_string().contains("another process"));
+        drop(writer);
         let mut text = fs_err::read(&file).unwrap();
         text.extend(br#"{"schema":1,"time":"#);
         fs_err::write(&file, text).unwrap();
@@ -330,7 +340,7 @@ mod tests {
     fn what_was_done_twice_is_read_once() {
         let (_folder, file) = file();
         let mut writer = EventWriter::append(&file).unwrap();
-        let again = Event::Resumed { step: 1 };
+        let again = Event::Resumed { step: 1, steps: 3 };
         let started = Event::RunStarted(RunStarted::default());
         let stopped = Event::Stopped { step: 1 };
         let all = [&started, &step(1, 3.0), &stopped, &step(2, 2.0), &step(3, 1.0), &again, &step(2, 2.5)];
@@ -344,11 +354,11 @@ mod tests {
     #[test]
     fn damage_in_the_middle_and_later_schemas_are_refused_with_the_line() {
         let (_folder, file) = file();
-        fs_err::write(&file, "{\"schema\":1,\"time\":\"t\",\"event\":\"resumed\",\"step\":1}\nnonsense\n")
+        fs_err::write(&file, "{\"schema\":1,\"time\":\"t\",\"event\":\"stopped\",\"step\":1}\nnonsense\n")
             .unwrap();
         let message = read(&file).unwrap_err().to_string();
         assert!(message.contains("events.jsonl:2: is no event"), "{message}");
-        fs_err::write(&file, "{\"schema\":2,\"time\":\"t\",\"event\":\"resumed\",\"step\":1}\n").unwrap();
+        fs_err::write(&file, "{\"schema\":2,\"time\":\"t\",\"event\":\"stopped\",\"step\":1}\n").unwrap();
         assert!(read(&file).unwrap_err().to_string().contains("is of schema 2"));
     }
 

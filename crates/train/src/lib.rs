@@ -1,12 +1,27 @@
 //! Runs: the run file, the schedule, the step, checkpoints, resuming, evaluation and events.
 //!
-//! The way of a run: [`config`] says what it is, [`schedule`] gives the learning rate of each step, [`events`] records what
-//! happened. Nothing here prints.
+//! The way of a run: [`config`] says what it is, [`plan`] what it will take, [`start`] builds or reads the model, [`prepare`]
+//! the data; [`run`] makes [`step`]s at the learning rate of [`schedule`], lets [`evaluate`] judge them, keeps
+//! [`checkpoint`]s in its [`run_folder`], and records in [`events`] what happened. Nothing here prints.
 
+pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod evaluate;
 pub mod events;
+pub mod plan;
+pub mod prepare;
+pub mod run;
+pub mod run_folder;
 pub mod schedule;
+pub mod start;
+pub mod step;
+mod trainer_state;
 
-pub use config::RunConfig;
+pub use checkpoint::Checkpoint;
+pub use config::{RunConfig, template};
 pub use error::{Error, Result};
+pub use evaluate::{Evaluation, HeldOut};
+pub use plan::{Plan, plan};
+pub use run::{Observer, Outcome, Progress, train};
+pub use run_folder::RunFolder;

@@ -1,0 +1,92 @@
+//! `mtp.json`: which heads stand beside a model.
+
+use std::path::Path;
+
+use model::DecoderConfig;
+use objective::HeadsSpec;
+use serde::{Deserialize, Serialize};
+use tensor::Params;
+
+use crate::error::{Error, Result};
+
+/// The file's name.
+pub(crate) const FILE: &str = "mtp.json";
+
+/// Version of the file. It grows when a field changes its meaning or goes.
+const FORMAT: u32 = 1;
+
+/// What stands in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mtp {
+    format: u32,
+    kind: Kind,
+    hidden: Hidden,
+    /// Settings of the heads.
+    pub(crate) heads: HeadsSpec,
+    /// [`digest`] of the weights that the heads were trained on; null: not to be checked.
+    pub(crate) trunk: Option<String>,
+}
+
+/// Which objective made the heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// Parallel heads.
+    Heads,
+}
+
+/// Which state of the model feeds the heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Hidden {
+    /// The residual stream before the final norm; the norm comes after the head.
+    PreNorm,
+}
+
+/// The file in `folder`, if there is one.
+pub(crate) fn read(folder: &Path) -> Result<Option<Mtp>> {
+    /// The version is looked at first: a later one may have other fields.
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let file = folder.join(FILE);
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let text = fs_err::read(&file)?;
+    let refuse = |reason: String| Error::Json { file: file.clone(), reason };
+    let version: Version = serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
+    if version.format != FORMAT {
+        return Err(refuse(format!("format {} is not known here (only {FORMAT})", version.format)));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|error| refuse(error.to_string()))
+}
+
+/// Writes the file into `folder`.
+pub(crate) fn write(folder: &Path, heads: &HeadsSpec, trunk: String) -> Result<()> {
+    let mtp = Mtp {
+        format: FORMAT,
+        kind: Kind::Heads,
+        hidden: Hidden::PreNorm,
+        heads: heads.clone(),
+        trunk: Some(trunk),
+    };
+    let mut text = serde_json::to_vec_pretty(&mtp).map_err(std::io::Error::from)?;
+    text.push(b'\n');
+    Ok(model::checkpoint::write_file(&folder.join(FILE), &text)?)
+}
+
+/// 16 hexadecimal digits that change when a weight of the model does. Guards against accidents, not against forgers.
+pub(crate) fn digest(params: &Params, config: &DecoderConfig) -> String {
+    let mut state: u64 = 0;
+    // The mixing step of Firefox's hash: one rotation, one exclusive or, one product for each value.
+    let mut mix = |word: u64| state = (state.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    for spec in config.tensors() {
+        spec.name.bytes().for_each(|byte| mix(u64::from(byte)));
+        let Some(id) = params.find(&spec.name) else { continue };
+        params.data(id).iter().for_each(|value| mix(u64::from(value.to_bits())));
+    }
+    format!("{state:016x}")
+}

@@ -1,0 +1,82 @@
+//! Loss and accuracy per depth on text that was not trained on.
+
+use data::{Batch, Corpus};
+use model::Decoder;
+use objective::{Objective, Window};
+use serde::{Deserialize, Serialize};
+use tensor::{Arena, LossSum, Params, Tape};
+
+use crate::step::{accuracy, layout, mean_loss};
+
+/// What an evaluation found; lists begin with depth 1, the next token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean loss per target at each depth, in nats.
+    pub loss: Vec<f64>,
+    /// Share of the targets at each depth that were the most probable token.
+    pub accuracy: Vec<f64>,
+    /// Targets at each depth.
+    pub targets: Vec<usize>,
+    /// Loss of the next token per byte of text, in bits.
+    pub bits_per_byte: f64,
+}
+
+/// Batches of held-out text, and how many tokens a byte of it takes.
+#[derive(Clone, Debug)]
+pub struct HeldOut {
+    batches: Vec<Batch>,
+    tokens_per_byte: f64,
+    tokens: usize,
+}
+
+impl HeldOut {
+    /// The documents `documents` of `corpus` in at most `max_batches` batches (0: all) of `batch` rows with `length` inputs,
+    /// with targets up to `depths`.
+    pub fn new(
+        corpus: &Corpus,
+        documents: &[usize],
+        batch: usize,
+        length: usize,
+        depths: usize,
+        max_batches: usize,
+    ) -> Self {
+        // The first token of a document is nobody's target.
+        let targets: usize =
+            documents.iter().map(|&index| corpus.document(index).len().saturating_sub(1)).sum();
+        let bytes: u64 = documents.iter().map(|&index| corpus.text_bytes(index)).sum();
+        Self {
+            batches: data::evaluation_batches(corpus, documents, batch, length, depths, max_batches),
+            tokens_per_byte: targets as f64 / bytes.max(1) as f64,
+            tokens: documents.iter().map(|&index| corpus.document(index).len()).sum(),
+        }
+    }
+
+    /// Tokens of all held-out documents.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Loss and accuracy of every depth.
+    pub fn evaluate(&self, params: &Params, decoder: &Decoder, objective: &dyn Objective) -> Evaluation {
+        let depths = objective.depths();
+        let mut arena = Arena::default();
+        let mut sums = vec![LossSum::default(); depths];
+        for batch in &self.batches {
+            // The window is what gradients are divided by; without gradients it only says which depths are wanted.
+            let window = Window::count(std::slice::from_ref(batch), depths);
+            let layout = layout(batch);
+            let mut tape = Tape::evaluation(params, &mut arena, &layout);
+            let parts = objective.loss(&mut tape, decoder, batch, &window);
+            sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+        }
+        let loss: Vec<f64> = sums.iter().map(mean_loss).collect();
+        let bits_per_byte =
+            loss.first().map_or(0.0, |nats| nats / std::f64::consts::LN_2 * self.tokens_per_byte);
+        Evaluation {
+            loss,
+            accuracy: sums.iter().map(accuracy).collect(),
+            targets: sums.iter().map(|sum| sum.targets).collect(),
+            bits_per_byte,
+        }
+    }
+}

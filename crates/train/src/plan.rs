@@ -1,0 +1,81 @@
+//! What a run will take, before anything is read or computed.
+
+use model::DecoderConfig;
+use objective::{HeadKind, HeadsSpec, ParallelHeads};
+
+use crate::config::{RunConfig, TrainMode};
+use crate::error::Result;
+use crate::start;
+
+/// Sizes of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The model, after `match_parameters`.
+    pub decoder: DecoderConfig,
+    /// The heads on it.
+    pub heads: HeadsSpec,
+    /// Parameters of the model without its heads.
+    pub trunk_parameters: usize,
+    /// Parameters of the heads.
+    pub head_parameters: usize,
+    /// Parameters that are trained.
+    pub trained_parameters: usize,
+    /// Updates.
+    pub steps: usize,
+    /// Inputs per update.
+    pub tokens_per_step: usize,
+    /// Inputs of the whole run.
+    pub tokens: u64,
+    /// Bytes of weights, gradients, moments and buffers together; an estimate.
+    pub memory_bytes: u64,
+}
+
+/// The sizes of the run that `config` describes. Reads the tokenizer and `config.json`, no weights and no text.
+///
+/// # Errors
+/// When tokenizer or `config.json` cannot be read, or sizes do not fit together.
+pub fn plan(config: &RunConfig) -> Result<Plan> {
+    let vocabulary = start::vocabulary(config)?;
+    let decoder = start::decoder_config(config, &vocabulary)?;
+    let heads = start::heads_spec(config);
+    let trunk_parameters = decoder.parameters() as usize;
+    let added = ParallelHeads::tensors(&heads, &decoder);
+    let head_parameters = added.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let trained_parameters =
+        head_parameters + if config.train.mode == TrainMode::Heads { 0 } else { trunk_parameters };
+    let values =
+        trunk_parameters + head_parameters + 3 * trained_parameters + buffer_values(config, &decoder, &heads);
+    Ok(Plan {
+        trunk_parameters,
+        head_parameters,
+        trained_parameters,
+        steps: config.train.steps,
+        tokens_per_step: config.tokens_per_step(),
+        tokens: config.train.steps as u64 * config.tokens_per_step() as u64,
+        memory_bytes: 4 * values as u64,
+        decoder,
+        heads,
+    })
+}
+
+/// Values that the buffers of a step hold at their most, in the middle of running back.
+fn buffer_values(config: &RunConfig, decoder: &DecoderConfig, heads: &HeadsSpec) -> usize {
+    let rows = config.train.batch * config.train.length;
+    let queries = decoder.heads * decoder.head_dim;
+    let qkv = queries + 2 * decoder.kv_heads * decoder.head_dim;
+    // Kept for running back: both norms, both residuals, queries with keys and values, attended, gate with up, inner.
+    let block = 4 * decoder.width + qkv + queries + 3 * decoder.ffn + decoder.heads + 2;
+    let kept_blocks = match config.train.mode {
+        // Heads run one after the other, and below them nothing is kept.
+        TrainMode::Heads => 2,
+        TrainMode::Pretrain | TrainMode::Full => {
+            // The heads that stand on each other are all kept; of those beside each other, one at a time.
+            decoder.layers + if heads.kind == HeadKind::Causal { heads.n - 1 } else { 0 }
+        }
+    };
+    // While a block runs back, gradients of its widest value and of the residual stream.
+    let gradients = 2 * decoder.ffn + decoder.ffn.max(qkv) + 4 * decoder.width;
+    // Logits exist for a chunk of rows at a time.
+    let logits = (256 * decoder.vocabulary).max(1 << 20).min(rows * decoder.vocabulary);
+    rows * (kept_blocks * block + gradients + decoder.width) + logits
+}

@@ -1,0 +1,114 @@
+//! Text to batches for a run: tokens, the held-out part, the loader.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data::{CacheOutcome, Corpus, Loader, Source, SplitRule, Vocabulary, load_or_build};
+
+use crate::config::{DataSection, RunConfig, SplitKind};
+use crate::error::{Error, Result};
+use crate::evaluate::HeldOut;
+
+/// The data of a run.
+pub struct RunData {
+    /// Batches to train on, endless.
+    pub training: Loader,
+    /// Batches to evaluate on.
+    pub held_out: HeldOut,
+    /// Things that the user should know and that are no errors.
+    pub notes: Vec<String>,
+}
+
+/// Tokens of the run's text, and which documents are for training and which are held out.
+pub struct SplitText {
+    /// Training text; the held-out text too, unless it has files of its own.
+    pub training: Arc<Corpus>,
+    /// Documents of `training` to train on.
+    pub training_documents: Vec<usize>,
+    /// Held-out text.
+    pub held_out: Arc<Corpus>,
+    /// Documents of `held_out` to evaluate on.
+    pub held_out_documents: Vec<usize>,
+    /// Things that the user should know and that are no errors.
+    pub notes: Vec<String>,
+}
+
+/// Reads and splits the text of a run. Tokens are kept in `data.cache`, or in the run's folder.
+///
+/// # Errors
+/// When the text cannot be read or split.
+pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary) -> Result<SplitText> {
+    let settings = &config.data;
+    let cache = if settings.cache.as_os_str().is_empty() {
+        config.run.folder.join("cache")
+    } else {
+        settings.cache.clone()
+    };
+    let mut notes = Vec::new();
+    let training = Arc::new(tokens(&settings.train, settings, vocabulary, &cache, &mut notes)?);
+    if !settings.held_out.is_empty() {
+        let held_out = Arc::new(tokens(&settings.held_out, settings, vocabulary, &cache, &mut notes)?);
+        return Ok(SplitText {
+            training_documents: (0..training.documents()).collect(),
+            held_out_documents: (0..held_out.documents()).collect(),
+            training,
+            held_out,
+            notes,
+        });
+    }
+    let fraction = settings.held_out_fraction;
+    let rule = match settings.split {
+        SplitKind::Random => SplitRule::Random { fraction, seed: config.run.seed },
+        SplitKind::Last => SplitRule::LastFraction { fraction },
+    };
+    let (training_documents, held_out_documents) = rule.apply(training.documents())?;
+    Ok(SplitText { held_out: Arc::clone(&training), training, training_documents, held_out_documents, notes })
+}
+
+/// The loader and the held-out batches of a run.
+///
+/// # Errors
+/// When the text cannot be read or split, or is too short for the depths of the objective.
+pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary) -> Result<RunData> {
+    let text = split_text(config, vocabulary)?;
+    let (batch, length, depths) = (config.train.batch, config.train.length, config.depths());
+    let longest = text.held_out_documents.iter().map(|&index| text.held_out.document(index).len()).max();
+    if longest.is_none_or(|longest| longest <= depths) {
+        let problem = format!(
+            "has no document of more than {depths} tokens, so that depth {depths} has nothing to predict: hold out \
+             longer documents"
+        );
+        return Err(Error::Setting { key: "data.held_out".to_owned(), problem });
+    }
+    let held_out = HeldOut::new(
+        &text.held_out,
+        &text.held_out_documents,
+        batch,
+        length,
+        depths,
+        config.evaluation.batches,
+    );
+    let training =
+        Loader::new(text.training, text.training_documents, batch, length, depths, config.run.seed)?;
+    Ok(RunData { training, held_out, notes: text.notes })
+}
+
+fn tokens(
+    paths: &[PathBuf],
+    settings: &DataSection,
+    vocabulary: &Vocabulary,
+    cache: &Path,
+    notes: &mut Vec<String>,
+) -> Result<Corpus> {
+    let source = Source {
+        paths: paths.to_vec(),
+        field: settings.field.clone(),
+        separator: Some(settings.separator.clone()).filter(|separator| !separator.is_empty()),
+        longest_document_bytes: settings.longest_document_bytes,
+    };
+    let (corpus, outcome) = load_or_build(Some(cache), &source, vocabulary)?;
+    if let CacheOutcome::NotWritten(reason) = outcome {
+        notes.push(format!("the tokens could not be kept for the next run: {reason}"));
+    }
+    Ok(corpus)
+}

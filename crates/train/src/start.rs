@@ -1,0 +1,169 @@
+//! What a run starts from: a new model, or the weights of a checkpoint, and the heads on it.
+
+use data::Vocabulary;
+use model::{Decoder, DecoderConfig, presets};
+use objective::{HeadStart, HeadsSpec, Objective, ParallelHeads, matched_layers};
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::{Architecture, ObjectiveKind, RunConfig, TrainMode};
+use crate::error::{Error, Result};
+
+/// A model about to be trained, and where it came from.
+#[derive(Debug)]
+pub struct Start {
+    /// Vocabulary, model and heads, with those parameters trainable that the run trains.
+    pub checkpoint: Checkpoint,
+    /// In a few words, for whoever watches.
+    pub origin: String,
+}
+
+/// The settings of the heads; one head when only the next token is learned.
+pub fn heads_spec(config: &RunConfig) -> HeadsSpec {
+    match config.objective.kind {
+        ObjectiveKind::NextToken => HeadsSpec::next_token(),
+        ObjectiveKind::Heads => HeadsSpec {
+            n: config.objective.n,
+            kind: config.objective.head,
+            unembedding: config.objective.unembedding,
+            weights: config.objective.weights.clone(),
+        },
+    }
+}
+
+/// The vocabulary that `config` names; by default that of `model.init`, or bytes.
+///
+/// # Errors
+/// When the tokenizer cannot be read.
+pub fn vocabulary(config: &RunConfig) -> Result<Vocabulary> {
+    Ok(match (config.data.tokenizer.as_deref(), &config.model.init) {
+        (Some("bytes"), _) | (None, None) => Vocabulary::bytes(),
+        (Some(path), _) => Vocabulary::load(path.as_ref())?,
+        (None, Some(init)) => Vocabulary::load(init)?,
+    })
+}
+
+/// The sizes of the model that `config` describes, after `match_parameters`.
+///
+/// # Errors
+/// When they do not fit together, or to the heads, or the rows of the data are longer than the model's context.
+pub fn decoder_config(config: &RunConfig, vocabulary: &Vocabulary) -> Result<DecoderConfig> {
+    let decoder = match (&config.model.init, &config.model.architecture) {
+        (Some(folder), _) => model::checkpoint::read_config(folder)?,
+        (None, Some(architecture)) => new_config(config, architecture, vocabulary)?,
+        (None, None) => return setting("model.init", "or [model.architecture] is needed"),
+    };
+    decoder.validate()?;
+    heads_spec(config).validate(decoder.layers)?;
+    checkpoint::check_vocabulary(vocabulary, &decoder)?;
+    if config.train.length > decoder.context {
+        let problem = format!(
+            "is {}, longer than the model's context of {}: give less{}",
+            config.train.length,
+            decoder.context,
+            if config.model.init.is_none() { ", or set model.architecture.context" } else { "" }
+        );
+        return setting("train.length", problem);
+    }
+    Ok(decoder)
+}
+
+fn new_config(
+    config: &RunConfig,
+    architecture: &Architecture,
+    vocabulary: &Vocabulary,
+) -> Result<DecoderConfig> {
+    let Some(mut decoder) = presets::preset(&architecture.preset, vocabulary.size()) else {
+        let names: Vec<&str> = presets::PRESETS.iter().map(|preset| preset.name).collect();
+        let problem = format!("is {:?}: the presets are {}", architecture.preset, names.join(", "));
+        return setting("model.architecture.preset", problem);
+    };
+    if let Some(width) = architecture.width {
+        decoder.width = width;
+        decoder.ffn = presets::swiglu_width(width);
+    }
+    if let Some(heads) = architecture.heads {
+        decoder.heads = heads;
+        decoder.kv_heads = heads;
+    }
+    decoder.layers = architecture.layers.unwrap_or(decoder.layers);
+    decoder.kv_heads = architecture.kv_heads.unwrap_or(decoder.kv_heads);
+    decoder.ffn = architecture.ffn.unwrap_or(decoder.ffn);
+    decoder.context = architecture.context.unwrap_or(decoder.context);
+    decoder.tied = architecture.tied.unwrap_or(decoder.tied);
+    if decoder.heads == 0 || !decoder.width.is_multiple_of(decoder.heads) {
+        let problem = format!("is {}, which does not divide the width of {}", decoder.heads, decoder.width);
+        return setting("model.architecture.heads", problem);
+    }
+    decoder.head_dim = decoder.width / decoder.heads;
+    decoder.begin_token = vocabulary.begin();
+    decoder.end_tokens = vocabulary.ends().to_vec();
+    if config.objective.match_parameters {
+        let moved = matched_layers(&decoder, &heads_spec(config));
+        if moved >= decoder.layers {
+            let problem = format!(
+                "would move {moved} of {} layers into heads: give the model more layers, or fewer heads",
+                decoder.layers
+            );
+            return setting("objective.match_parameters", problem);
+        }
+        decoder.layers -= moved;
+    }
+    Ok(decoder)
+}
+
+/// Builds or reads the model, and adds the heads.
+///
+/// Heads in `model.init` are taken over if they are of the kind and number that the run trains; others are left out.
+///
+/// # Errors
+/// When a file is missing or damaged, or model and settings do not fit together.
+pub fn start(config: &RunConfig) -> Result<Start> {
+    let vocabulary = vocabulary(config)?;
+    let decoder_config = decoder_config(config, &vocabulary)?;
+    let spec = heads_spec(config);
+    let (decoder, mut params, taken_over, mut origin) = match &config.model.init {
+        None => {
+            let (decoder, params) = Decoder::initialise(&decoder_config, config.run.seed)?;
+            (decoder, params, None, "a new model".to_owned())
+        }
+        Some(folder) => {
+            let mut params = checkpoint::read_trunk(folder, &decoder_config)?;
+            let decoder = Decoder::find(&decoder_config, &params)?;
+            let heads = checkpoint::read_heads(folder, &decoder, &mut params, Some(&spec))?;
+            (decoder, params, heads, folder.display().to_string())
+        }
+    };
+    let objective = match taken_over {
+        Some(_) => {
+            origin += " and its heads";
+            // The weights of the losses are the run's, whatever the heads were trained with.
+            ParallelHeads::find(spec, &decoder, &params)?
+        }
+        None => {
+            let start = match config.train.mode {
+                TrainMode::Pretrain => HeadStart::Fresh { seed: config.run.seed },
+                TrainMode::Full | TrainMode::Heads => HeadStart::Finished,
+            };
+            if spec.n > 1 {
+                origin += " with new heads";
+            }
+            ParallelHeads::attach(spec, &decoder, &mut params, start)?
+        }
+    };
+    let mut checkpoint = Checkpoint { vocabulary, decoder, params, objective };
+    choose_trained(&mut checkpoint, config.train.mode);
+    Ok(Start { checkpoint, origin })
+}
+
+/// Decides which parameters training may change.
+pub(crate) fn choose_trained(checkpoint: &mut Checkpoint, mode: TrainMode) {
+    let ids: Vec<_> = checkpoint.params.iter().map(|(id, _)| id).collect();
+    let heads = checkpoint.objective.parameters();
+    for id in ids {
+        checkpoint.params.set_trainable(id, mode != TrainMode::Heads || heads.contains(&id));
+    }
+}
+
+fn setting<T>(key: &str, problem: impl Into<String>) -> Result<T> {
+    Err(Error::Setting { key: key.to_owned(), problem: problem.into() })
+}

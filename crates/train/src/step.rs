@@ -1,0 +1,134 @@
+//! One update of the optimiser over the micro-batches of a step.
+
+use data::Batch;
+use model::Decoder;
+use objective::{Objective, Window};
+use tensor::{AdamW, Arena, Decay, Gradients, Layout, LossSum, Optimiser, Params, Tape};
+
+use crate::config::{DecaySetting, TrainSection};
+use crate::error::{Error, Result};
+
+/// Gradients, moments and buffers that live from step to step.
+pub struct Stepper {
+    pub(crate) optimiser: Optimiser,
+    gradients: Gradients,
+    arena: Arena,
+}
+
+/// What a step found before it changed anything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// Mean loss per target at each depth that was trained, in nats.
+    pub loss: Vec<f64>,
+    /// Share of the targets at each of these depths that were the most probable token.
+    pub accuracy: Vec<f64>,
+    /// Length of the gradient, before it was shortened.
+    pub gradient_norm: f64,
+}
+
+impl Stepper {
+    /// For the parameters that are trainable now.
+    pub fn new(params: &Params, decay: DecaySetting) -> Self {
+        let decay = match decay {
+            DecaySetting::Matrices => Decay::Matrices,
+            DecaySetting::All => Decay::All,
+        };
+        Self {
+            optimiser: Optimiser::new(params, decay),
+            gradients: Gradients::new(params),
+            arena: Arena::default(),
+        }
+    }
+
+    /// One update over `batches`, which count as one batch: each depth's loss is divided by its targets in all of them.
+    /// Depths beyond `depths` are not trained (curriculum).
+    ///
+    /// # Errors
+    /// When loss or gradient is not finite; the parameters are then as before.
+    pub fn update(
+        &mut self,
+        params: &mut Params,
+        decoder: &Decoder,
+        objective: &dyn Objective,
+        batches: &[Batch],
+        depths: usize,
+        settings: &TrainSection,
+        learning_rate: f64,
+    ) -> Result<StepReport> {
+        let step = self.optimiser.steps() as usize + 1;
+        let report = self.gradients(params, decoder, objective, batches, depths);
+        let diverged = |what: String| Err(Error::Diverged { step, what });
+        if let Some(depth) = report.loss.iter().position(|loss| !loss.is_finite()) {
+            return diverged(format!("the loss at depth {} is {}", depth + 1, report.loss[depth]));
+        }
+        if !report.gradient_norm.is_finite() {
+            return diverged(format!("the gradient is {}", report.gradient_norm));
+        }
+        let too_long = settings.clip > 0.0 && report.gradient_norm > settings.clip;
+        let scale = if too_long { settings.clip / report.gradient_norm } else { 1.0 };
+        let rule = AdamW {
+            learning_rate: learning_rate as f32,
+            beta1: settings.beta1 as f32,
+            beta2: settings.beta2 as f32,
+            epsilon: settings.epsilon as f32,
+            weight_decay: settings.weight_decay as f32,
+        };
+        self.optimiser.update(params, &self.gradients, rule, scale as f32);
+        Ok(report)
+    }
+
+    /// Losses and gradients over `batches` as one batch; see [`Self::last_gradients`].
+    pub fn gradients(
+        &mut self,
+        params: &Params,
+        decoder: &Decoder,
+        objective: &dyn Objective,
+        batches: &[Batch],
+        depths: usize,
+    ) -> StepReport {
+        let window = Window::count(batches, depths);
+        self.gradients.clear();
+        let mut sums = vec![LossSum::default(); depths];
+        for batch in batches {
+            let layout = layout(batch);
+            let mut tape = Tape::training(params, &mut self.gradients, &mut self.arena, &layout);
+            let parts = objective.loss(&mut tape, decoder, batch, &window);
+            sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+        }
+        StepReport {
+            loss: sums.iter().map(mean_loss).collect(),
+            accuracy: sums.iter().map(accuracy).collect(),
+            gradient_norm: self.gradients.norm(),
+        }
+    }
+
+    /// The gradients that [`Self::gradients`] left.
+    pub fn last_gradients(&self) -> &Gradients {
+        &self.gradients
+    }
+
+    /// Values that all buffers of the steps so far took, without gradients and moments.
+    pub fn buffer_values(&self) -> usize {
+        self.arena.allocated_values()
+    }
+}
+
+/// Where the rows of `batch` stand and what they see.
+pub(crate) fn layout(batch: &Batch) -> Layout {
+    Layout {
+        batch: batch.batch,
+        length: batch.length,
+        positions: batch.positions.clone(),
+        first_visible: batch.first_visible.clone(),
+    }
+}
+
+/// Nats per target; 0 where there is no target, which then had no part in the gradient either.
+pub(crate) fn mean_loss(sum: &LossSum) -> f64 {
+    sum.nll / sum.targets.max(1) as f64
+}
+
+/// Share of the targets that were the most probable token.
+pub(crate) fn accuracy(sum: &LossSum) -> f64 {
+    sum.correct as f64 / sum.targets.max(1) as f64
+}

@@ -1,0 +1,119 @@
+//! `trainer/` in a run's newest checkpoint: what the run needs to go on as if it had never stopped.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `state.json` | steps done, position in the data, the best loss so far |
+//! | `moments.safetensors` | both moments of every trained parameter, as `NAME.first` and `NAME.second` |
+//!
+//! Nothing else is random or carried over: the learning rate and the depths of a step follow from its number.
+
+use std::path::Path;
+
+use data::LoaderState;
+use serde::{Deserialize, Serialize};
+use tensor::{Optimiser, Params};
+
+use crate::error::{Error, Result};
+use crate::evaluate::Evaluation;
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TrainerState {
+    format: u32,
+    /// Steps done.
+    pub(crate) step: usize,
+    /// Inputs seen.
+    pub(crate) tokens: u64,
+    /// The lowest weighted sum of held-out losses so far.
+    pub(crate) best_loss: Option<f64>,
+    /// The newest evaluation.
+    pub(crate) evaluation: Option<Evaluation>,
+    /// Position in the data.
+    pub(crate) loader: LoaderState,
+}
+
+const FOLDER: &str = "trainer";
+const STATE: &str = "state.json";
+const MOMENTS: &str = "moments.safetensors";
+
+/// Version of the folder.
+const FORMAT: u32 = 1;
+
+impl TrainerState {
+    /// Before the first step.
+    pub(crate) fn new(loader: LoaderState) -> Self {
+        Self { format: FORMAT, step: 0, tokens: 0, best_loss: None, evaluation: None, loader }
+    }
+
+    /// The state in `checkpoint`, once what an interrupted save left is settled; `None` if there is no checkpoint.
+    pub(crate) fn find(checkpoint: &Path) -> Result<Option<Self>> {
+        model::checkpoint::recover_folder(checkpoint)?;
+        if !checkpoint.exists() {
+            return Ok(None);
+        }
+        let file = checkpoint.join(FOLDER).join(STATE);
+        if !file.is_file() {
+            return Err(Error::MissingFile { file });
+        }
+        let refuse = |reason: String| Error::Json { file: file.clone(), reason };
+        let state: Self =
+            serde_json::from_slice(&fs_err::read(&file)?).map_err(|error| refuse(error.to_string()))?;
+        match state.format {
+            FORMAT => Ok(Some(state)),
+            other => Err(refuse(format!("format {other} is not known here (only {FORMAT})"))),
+        }
+    }
+
+    /// Writes `trainer/` into `checkpoint`.
+    pub(crate) fn write(&self, checkpoint: &Path, params: &Params, optimiser: &Optimiser) -> Result<()> {
+        let folder = checkpoint.join(FOLDER);
+        fs_err::create_dir_all(&folder)?;
+        let mut text = serde_json::to_vec_pretty(self).map_err(std::io::Error::from)?;
+        text.push(b'\n');
+        model::checkpoint::write_file(&folder.join(STATE), &text)?;
+        let named = params.iter().filter_map(|(id, param)| Some((param, optimiser.moments(id)?)));
+        let tensors: Vec<(String, &[usize], &[f32])> = named
+            .flat_map(|(param, (first, second))| {
+                let [first_name, second_name] = moment_names(&param.name);
+                [(first_name, param.shape.as_slice(), first), (second_name, param.shape.as_slice(), second)]
+            })
+            .collect();
+        let tensors: Vec<_> =
+            tensors.iter().map(|(name, shape, data)| (name.as_str(), *shape, *data)).collect();
+        Ok(model::checkpoint::write_tensors(&folder.join(MOMENTS), &tensors, &[])?)
+    }
+
+    /// Puts the moments and the number of updates back into `optimiser`.
+    pub(crate) fn restore(
+        &self,
+        checkpoint: &Path,
+        params: &Params,
+        optimiser: &mut Optimiser,
+    ) -> Result<()> {
+        let file = checkpoint.join(FOLDER).join(MOMENTS);
+        if !file.is_file() {
+            return Err(Error::MissingFile { file });
+        }
+        let mut moments = std::collections::HashMap::new();
+        for tensor in model::checkpoint::read_file_tensors(&file)? {
+            moments.insert(tensor.name, tensor.data);
+        }
+        for (id, param) in params.iter().filter(|(_, param)| param.trainable) {
+            let [first, second] = moment_names(&param.name).map(|name| {
+                let found = moments.remove(&name).filter(|data| data.len() == param.data.len());
+                found.ok_or_else(|| {
+                    let problem = "is missing or of another size".to_owned();
+                    Error::Tensor { file: file.clone(), tensor: name, problem }
+                })
+            });
+            optimiser.restore_moments(id, &first?, &second?);
+        }
+        optimiser.restore_steps(self.step as u64);
+        Ok(())
+    }
+}
+
+fn moment_names(parameter: &str) -> [String; 2] {
+    [format!("{parameter}.first"), format!("{parameter}.second")]
+}

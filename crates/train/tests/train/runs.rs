@@ -1,0 +1,307 @@
+//! Whole runs: going on, stopping, crashing, and refusing to.
+
+use std::path::Path;
+
+use train::config::{Architecture, ObjectiveKind, Schedule, TrainMode};
+use train::events::{self, EvaluationEvent, Event, RunStarted, StepEvent};
+use train::{Checkpoint, Observer, Outcome, Progress, RunConfig, RunFolder, train};
+
+/// A small run on text of its own in `folder`.
+fn config(folder: &Path) -> RunConfig {
+    let text: String =
+        (0..60).map(|n| format!("{n} frogs and {} flies sat on log {}.\n\n", n * 7 % 13, n % 5)).collect();
+    let file = folder.join("text.txt");
+    if !file.exists() {
+        fs_err::write(&file, text).unwrap();
+    }
+    let mut config = RunConfig::default();
+    config.run.folder = folder.join("run");
+    config.run.seed = 3;
+    config.data.train = vec![file];
+    config.data.longest_document_bytes = 300;
+    config.data.cache = folder.join("cache");
+    config.data.held_out_fraction = 0.2;
+    config.model.architecture = Some(Architecture {
+        width: Some(16),
+        layers: Some(2),
+        heads: Some(2),
+        ffn: Some(24),
+        context: Some(32),
+        ..Architecture::default()
+    });
+    config.objective.n = 3;
+    config.train.steps = 8;
+    config.train.batch = 2;
+    config.train.length = 24;
+    config.train.warmup_steps = 2;
+    config.train.learning_rate = 1e-2;
+    config.evaluation.every = 3;
+    config.evaluation.batches = 2;
+    config.checkpoint.every = 2;
+    config
+}
+
+/// Stops, or fails, after a number of steps.
+#[derive(Default)]
+struct Watcher {
+    stop_after: Option<usize>,
+    crash_after: Option<usize>,
+    steps: Vec<StepEvent>,
+    evaluations: Vec<EvaluationEvent>,
+    started: Option<(RunStarted, String, usize)>,
+}
+
+impl Observer for Watcher {
+    fn started(&mut self, sizes: &RunStarted, origin: &str, done: usize) {
+        self.started = Some((sizes.clone(), origin.to_owned(), done));
+    }
+
+    fn stepped(&mut self, progress: &Progress) {
+        assert!(progress.seconds_left >= 0.0 && progress.tokens_per_s > 0.0);
+        self.steps.push(progress.step.clone());
+        assert!(self.crash_after != Some(progress.step.step), "the power fails");
+    }
+
+    fn evaluated(&mut self, evaluation: &EvaluationEvent) {
+        self.evaluations.push(evaluation.clone());
+    }
+
+    fn should_stop(&mut self) -> bool {
+        // Asked before the step is reported.
+        self.stop_after.is_some_and(|stop| self.steps.len() + 1 == stop)
+    }
+}
+
+fn finish(config: &RunConfig, resume: bool) -> Outcome {
+    let outcome = train(config, resume, &mut ()).unwrap();
+    assert!(outcome.finished);
+    outcome
+}
+
+/// Everything that decides what comes next, as bytes.
+fn state(config: &RunConfig) -> Vec<(String, Vec<u8>)> {
+    let last = RunFolder::new(&config.run.folder).last();
+    ["model.safetensors", "mtp.json", "mtp.safetensors", "trainer/moments.safetensors", "trainer/state.json"]
+        .into_iter()
+        .filter(|name| last.join(name).exists())
+        .map(|name| (name.to_owned(), fs_err::read(last.join(name)).unwrap()))
+        .collect()
+}
+
+/// Steps and evaluations without what depends on the clock.
+fn record(config: &RunConfig) -> Vec<Event> {
+    let records = events::read(&RunFolder::new(&config.run.folder).events()).unwrap();
+    let timeless = |event| match event {
+        Event::Step(step) => Some(Event::Step(StepEvent { tokens_per_s: 0.0, ..step })),
+        Event::Evaluation(_) => Some(event),
+        _ => None,
+    };
+    records.into_iter().filter_map(|record| timeless(record.event)).collect()
+}
+
+/// Runs `change`d settings through, once without interruption, once stopped and once crashed.
+fn resuming_changes_nothing(change: impl Fn(&mut RunConfig)) {
+    let folders = [0, 1, 2].map(|_| tempfile::tempdir().unwrap());
+    let configs = folders.each_ref().map(|folder| {
+        let mut config = config(folder.path());
+        change(&mut config);
+        config
+    });
+    finish(&configs[0], false);
+
+    let outcome =
+        train(&configs[1], false, &mut Watcher { stop_after: Some(3), ..Watcher::default() }).unwrap();
+    assert!(!outcome.finished && outcome.step == 3);
+    let mut watcher = Watcher::default();
+    train(&configs[1], true, &mut watcher).unwrap();
+    assert_eq!(watcher.started.as_ref().unwrap().2, 3);
+    assert_eq!(watcher.steps.iter().map(|step| step.step).collect::<Vec<_>>(), [4, 5, 6, 7, 8]);
+
+    // The newest checkpoint is of step 4, so step 5 is done twice.
+    let mut watcher = Watcher { crash_after: Some(5), ..Watcher::default() };
+    let crash =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| train(&configs[2], false, &mut watcher)));
+    assert!(crash.is_err());
+    finish(&configs[2], true);
+
+    for interrupted in &configs[1..] {
+        assert!(state(&configs[0]) == state(interrupted), "weights, moments or position differ");
+        assert_eq!(record(&configs[0]), record(interrupted));
+    }
+}
+
+#[test]
+fn resuming_changes_nothing_with_linear_heads_and_accumulation() {
+    resuming_changes_nothing(|config| config.train.accumulate = 2);
+}
+
+#[test]
+fn resuming_changes_nothing_with_layer_heads_and_a_curriculum() {
+    resuming_changes_nothing(|config| {
+        config.objective.head = objective::HeadKind::Layer;
+        config.objective.curriculum_steps = 2;
+        config.train.schedule = Schedule::Wsd;
+    });
+}
+
+#[test]
+fn resuming_changes_nothing_with_the_next_token_only() {
+    resuming_changes_nothing(|config| config.objective.kind = ObjectiveKind::NextToken);
+}
+
+#[test]
+fn resuming_changes_nothing_with_heads_on_a_frozen_model() {
+    let base_folder = tempfile::tempdir().unwrap();
+    let mut base = config(base_folder.path());
+    base.objective.kind = ObjectiveKind::NextToken;
+    let trained = finish(&base, false).last;
+    let on_base = |config: &mut RunConfig| {
+        config.model.architecture = None;
+        config.model.init = Some(trained.clone());
+        config.train.mode = TrainMode::Heads;
+    };
+    resuming_changes_nothing(on_base);
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    on_base(&mut config);
+    let mut watcher = Watcher::default();
+    let last = train(&config, false, &mut watcher).unwrap().last;
+    let weights = |folder: &Path| fs_err::read(folder.join("model.safetensors")).unwrap();
+    assert!(weights(&last) == weights(&trained), "the frozen model changed");
+    // Loss at depth 1 is that of the frozen model; the others fall.
+    let (first, end) = (&watcher.evaluations[0].loss, &watcher.evaluations.last().unwrap().loss);
+    assert_eq!(first[0], end[0]);
+    assert!(end[1] < first[1] && end[2] < first[2], "{first:?} to {end:?}");
+    let (sizes, origin, _) = watcher.started.unwrap();
+    assert_eq!(sizes.trained_parameters, 2 * 16 * 16);
+    assert!(origin.ends_with("with new heads"), "{origin}");
+}
+
+#[test]
+fn a_run_learns_and_leaves_what_it_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.train.steps = 40;
+    let mut watcher = Watcher::default();
+    let outcome = train(&config, false, &mut watcher).unwrap();
+    let (first, last) = (&watcher.steps[0].loss, &watcher.steps[39].loss);
+    assert!((first[0] - 257f64.ln()).abs() < 0.3, "an untrained model knows nothing: {first:?}");
+    assert!((0..3).all(|depth| last[depth] < first[depth] - 1.0), "{first:?} to {last:?}");
+    let evaluation = outcome.evaluation.unwrap();
+    assert!(
+        (evaluation.loss[0] / std::f64::consts::LN_2 - evaluation.bits_per_byte).abs()
+            < 0.02 * evaluation.bits_per_byte
+    );
+
+    let run = RunFolder::new(&config.run.folder);
+    assert_eq!(RunConfig::read(&run.run_file(), &[]).unwrap(), config);
+    let records = events::read_all(&run.events()).unwrap();
+    assert!(matches!(&records[0].event, Event::RunStarted(sizes) if sizes.depths == 3 && sizes.steps == 40));
+    assert!(matches!(&records.last().unwrap().event, Event::Finished { step: 40, .. }));
+    assert!(run.last().join("trainer").is_dir());
+    assert!(!run.best().join("trainer").exists());
+    let best = Checkpoint::load(&outcome.best.unwrap()).unwrap();
+    assert_eq!(best.objective.spec().n, 3);
+    Checkpoint::load(&outcome.last).unwrap();
+
+    // A run that is done has nothing left to do.
+    let again = train(&config, true, &mut ()).unwrap();
+    assert!(again.finished && again.step == 40 && again.evaluation.unwrap().loss == evaluation.loss);
+    // More steps go on from there.
+    config.train.steps = 41;
+    let mut watcher = Watcher::default();
+    train(&config, true, &mut watcher).unwrap();
+    assert_eq!(watcher.steps.len(), 1);
+}
+
+#[test]
+fn an_interruption_before_the_first_checkpoint_loses_nothing() {
+    let folders = [0, 1].map(|_| tempfile::tempdir().unwrap());
+    let configs = folders.each_ref().map(|folder| config(folder.path()));
+    finish(&configs[0], false);
+    let mut watcher = Watcher { crash_after: Some(1), ..Watcher::default() };
+    let crash =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| train(&configs[1], false, &mut watcher)));
+    assert!(crash.is_err());
+    finish(&configs[1], true);
+    assert!(state(&configs[0]) == state(&configs[1]));
+    assert_eq!(record(&configs[0]), record(&configs[1]));
+}
+
+#[test]
+fn runs_are_not_mixed_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.train.steps = 2;
+    let refusal = |config: &RunConfig, resume: bool| train(config, resume, &mut ()).unwrap_err().to_string();
+    assert!(refusal(&config, true).contains("holds no run to resume"));
+    finish(&config, false);
+    assert!(refusal(&config, false).contains("already holds a run: add --resume"));
+    config.train.batch = 3;
+    config.objective.weights = vec![1.0, 1.0, 0.0];
+    let message = refusal(&config, true);
+    assert!(message.contains("other values of objective.weights, train.batch:"), "{message}");
+}
+
+#[test]
+fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.train.learning_rate = 1e30;
+    config.train.warmup_steps = 0;
+    config.checkpoint.every = 1;
+    config.evaluation.every = 0;
+    let message = train(&config, false, &mut ()).unwrap_err().to_string();
+    assert!(message.starts_with("step ") && message.contains("lower train.learning_rate"), "{message}");
+    assert!(!message.contains('\n'));
+}
+
+#[test]
+fn text_that_is_too_short_is_refused_before_a_folder_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.data.train = vec![folder.path().join("short.txt")];
+    fs_err::write(&config.data.train[0], "ab").unwrap();
+    assert!(train(&config, false, &mut ()).is_err());
+    config.data.held_out = config.data.train.clone();
+    config.data.train = vec![folder.path().join("text.txt")];
+    config.objective.n = 4;
+    let message = train(&config, false, &mut ()).unwrap_err().to_string();
+    assert!(message.contains("data.held_out has no document of more than 4 tokens"), "{message}");
+    assert!(!config.run.folder.exists());
+}
+
+#[test]
+fn heads_of_the_starting_checkpoint_are_taken_over_if_they_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.train.steps = 2;
+    let first = finish(&config, false).last;
+    config.model.architecture = None;
+    config.model.init = Some(first.clone());
+    config.train.mode = TrainMode::Full;
+    let origin = |config: &RunConfig| train::start::start(config).unwrap();
+    let same = origin(&config);
+    assert!(same.origin.ends_with("and its heads"), "{}", same.origin);
+    let stored = Checkpoint::load(&first).unwrap();
+    for ((_, a), (_, b)) in stored.params.iter().zip(same.checkpoint.params.iter()) {
+        assert_eq!((&a.name, &a.data), (&b.name, &b.data));
+    }
+    config.objective.n = 2;
+    assert!(origin(&config).origin.ends_with("with new heads"));
+    config.objective.kind = ObjectiveKind::NextToken;
+    assert_eq!(origin(&config).origin, first.display().to_string());
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let folders = [0, 1].map(|_| tempfile::tempdir().unwrap());
+    let states = [1, 3].map(|threads| {
+        let config = config(folders[usize::from(threads == 3)].path());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| finish(&config, false));
+        state(&config)
+    });
+    assert!(states[0] == states[1]);
+}

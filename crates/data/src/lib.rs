@@ -15,7 +15,9 @@ mod packing;
 pub mod random;
 pub mod show;
 pub mod source;
+pub mod spans;
 pub mod split;
+pub mod tales;
 pub mod vocabulary;
 
 pub use batch::{Batch, NO_TARGET, PADDING};
@@ -26,5 +28,6 @@ pub use error::{Error, Result};
 pub use loader::{Loader, LoaderState, evaluation_batches};
 pub use show::{ShownToken, show_row};
 pub use source::Source;
+pub use spans::repeated_span_share;
 pub use split::{SplitRule, split};
 pub use vocabulary::{TextStream, Vocabulary};

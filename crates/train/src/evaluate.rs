@@ -58,14 +58,24 @@ impl HeldOut {
 
     /// Loss and accuracy of every depth.
     pub fn evaluate(&self, params: &Params, decoder: &Decoder, objective: &dyn Objective) -> Evaluation {
+        self.evaluate_with(params, decoder, objective, &mut Arena::default())
+    }
+
+    /// As [`Self::evaluate`], in the buffers of `arena`.
+    pub(crate) fn evaluate_with(
+        &self,
+        params: &Params,
+        decoder: &Decoder,
+        objective: &dyn Objective,
+        arena: &mut Arena,
+    ) -> Evaluation {
         let depths = objective.depths();
-        let mut arena = Arena::default();
         let mut sums = vec![LossSum::default(); depths];
         for batch in &self.batches {
             // The window is what gradients are divided by; without gradients it only says which depths are wanted.
             let window = Window::count(std::slice::from_ref(batch), depths);
             let layout = layout(batch);
-            let mut tape = Tape::evaluation(params, &mut arena, &layout);
+            let mut tape = Tape::evaluation(params, arena, &layout);
             let parts = objective.loss(&mut tape, decoder, batch, &window);
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }

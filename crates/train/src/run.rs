@@ -116,8 +116,10 @@ impl<'a> Run<'a> {
         resume: bool,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        // Before anything is settled or written: another process may be at work in the folder.
+        let events = if resume { Some(EventWriter::append(&folder.events())?) } else { None };
         // A run that was interrupted before its first checkpoint begins again.
-        let interrupted = if resume { TrainerState::find(&folder.last())? } else { None };
+        let interrupted = if resume { TrainerState::find(folder)? } else { None };
         let Start { mut checkpoint, mut origin } = match &interrupted {
             None => start(config)?,
             Some(_) => Start { checkpoint: Checkpoint::load(&folder.last())?, origin: String::new() },
@@ -134,8 +136,14 @@ impl<'a> Run<'a> {
                 state
             }
         };
+        let mut events = match events {
+            Some(events) => events,
+            None => {
+                fs_err::create_dir_all(folder.path())?;
+                EventWriter::append(&folder.events())?
+            }
+        };
         folder.store(config)?;
-        let mut events = EventWriter::append(&folder.events())?;
         let sizes = sizes(config, &checkpoint, &data);
         if state.step == 0 {
             // Also after an interruption before the first checkpoint: what was noted then is void.
@@ -203,7 +211,8 @@ impl<'a> Run<'a> {
 
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let Checkpoint { params, decoder, objective, .. } = &self.checkpoint;
-        let evaluation = self.data.held_out.evaluate(params, decoder, objective);
+        let evaluation =
+            self.data.held_out.evaluate_with(params, decoder, objective, &mut self.stepper.arena);
         if let Some(depth) = evaluation.loss.iter().position(|loss| !loss.is_finite()) {
             let what = format!("the held-out loss at depth {} is {}", depth + 1, evaluation.loss[depth]);
             return Err(Error::Diverged { step: self.state.step, what });

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 pub struct Stepper {
     pub(crate) optimiser: Optimiser,
     gradients: Gradients,
-    arena: Arena,
+    pub(crate) arena: Arena,
 }
 
 /// What a step found before it changed anything.

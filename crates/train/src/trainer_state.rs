@@ -15,6 +15,7 @@ use tensor::{Optimiser, Params};
 
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
+use crate::run_folder::RunFolder;
 
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,9 +47,12 @@ impl TrainerState {
         Self { format: FORMAT, step: 0, tokens: 0, best_loss: None, evaluation: None, loader }
     }
 
-    /// The state in `checkpoint`, once what an interrupted save left is settled; `None` if there is no checkpoint.
-    pub(crate) fn find(checkpoint: &Path) -> Result<Option<Self>> {
-        model::checkpoint::recover_folder(checkpoint)?;
+    /// The state in the newest checkpoint of a run, once what interrupted saves left is settled; `None` if there is none.
+    pub(crate) fn find(run: &RunFolder) -> Result<Option<Self>> {
+        for folder in [run.last(), run.best()] {
+            model::checkpoint::recover_folder(&folder)?;
+        }
+        let checkpoint = run.last();
         if !checkpoint.exists() {
             return Ok(None);
         }
@@ -57,12 +61,16 @@ impl TrainerState {
             return Err(Error::MissingFile { file });
         }
         let refuse = |reason: String| Error::Json { file: file.clone(), reason };
-        let state: Self =
+        let mut state: Self =
             serde_json::from_slice(&fs_err::read(&file)?).map_err(|error| refuse(error.to_string()))?;
-        match state.format {
-            FORMAT => Ok(Some(state)),
-            other => Err(refuse(format!("format {other} is not known here (only {FORMAT})"))),
+        if state.format != FORMAT {
+            return Err(refuse(format!("format {} is not known here (only {FORMAT})", state.format)));
         }
+        if !run.best().exists() {
+            // Somebody removed it: the next evaluation is the best there is.
+            state.best_loss = None;
+        }
+        Ok(Some(state))
     }
 
     /// Writes `trainer/` into `checkpoint`.

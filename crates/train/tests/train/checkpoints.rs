@@ -61,10 +61,7 @@ fn every_kind_of_head_comes_back_to_the_bit() {
         let saved = checkpoint(&spec);
         saved.save(&folder).unwrap();
         let loaded = Checkpoint::load(&folder).unwrap();
-        assert_eq!(
-            loaded.decoder.config,
-            DecoderConfig { end_tokens: Vec::new(), begin_token: None, ..loaded.decoder.config.clone() }
-        );
+        assert_eq!(loaded.decoder.config, saved.decoder.config);
         for ((_, a), (_, b)) in saved.params.iter().zip(loaded.params.iter()) {
             assert_eq!((&a.name, &a.shape, &a.data), (&b.name, &b.shape, &b.data));
         }
@@ -112,12 +109,15 @@ fn heads_of_another_model_are_noticed() {
     Checkpoint::load(&folder).unwrap();
 }
 
+/// A tensor's new name and shape; `None`: it is left out.
+type Renamed = Option<(String, Vec<usize>)>;
+
 #[test]
 fn head_tensors_are_checked_by_name() {
     let (_temporary, folder) = saved();
     let file = folder.join("mtp.safetensors");
     let tensors = model::checkpoint::read_file_tensors(&file).unwrap();
-    let write = |change: &dyn Fn(&str, &[usize]) -> Option<(String, Vec<usize>)>| {
+    let write = |change: &dyn Fn(&str, &[usize]) -> Renamed| {
         let changed: Vec<_> = tensors
             .iter()
             .filter_map(|tensor| {

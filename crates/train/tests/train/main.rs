@@ -1,4 +1,4 @@
-//! The crate driven from outside: gradients, checkpoints, whole runs, and PyTorch's numbers.
+//! The crate driven from outside: gradients, checkpoints, whole runs, a trained model, and PyTorch's numbers.
 
 extern crate sakiyomi_train as train;
 
@@ -9,3 +9,4 @@ mod plans;
 mod runs;
 mod support;
 mod torch;
+mod trained_model;

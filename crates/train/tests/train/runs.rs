@@ -245,6 +245,23 @@ fn runs_are_not_mixed_up() {
 }
 
 #[test]
+fn two_processes_do_not_train_in_one_folder() {
+    struct Second(RunConfig);
+    impl Observer for Second {
+        fn stepped(&mut self, progress: &Progress) {
+            if progress.step.step == 1 {
+                let message = train(&self.0, true, &mut ()).unwrap_err().to_string();
+                assert!(message.contains("another process trains in this folder"), "{message}");
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.train.steps = 2;
+    train(&config, false, &mut Second(config.clone())).unwrap();
+}
+
+#[test]
 fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());

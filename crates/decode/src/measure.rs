@@ -71,7 +71,7 @@ pub struct DraftedSpeed {
 }
 
 /// A quantity over the repeats.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Half of the repeats are above.
     pub median: f64,
@@ -79,16 +79,19 @@ pub struct Spread {
     pub lowest: f64,
     /// The highest.
     pub highest: f64,
+    /// All of them, in the order of the repeats.
+    pub values: Vec<f64>,
 }
 
 impl Spread {
     /// Of at least one value.
-    fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
+    fn of(values: Vec<f64>) -> Self {
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
         let median =
-            if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-        Self { median, lowest: values[0], highest: values[values.len() - 1] }
+            if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+        Self { median, lowest: sorted[0], highest: sorted[sorted.len() - 1], values }
     }
 }
 
@@ -224,7 +227,9 @@ mod tests {
 
     #[test]
     fn the_spread_of_odd_and_even_counts() {
-        assert_eq!(Spread::of(vec![3.0, 1.0, 2.5]), Spread { median: 2.5, lowest: 1.0, highest: 3.0 });
-        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 3.0]), Spread { median: 2.5, lowest: 1.0, highest: 4.0 });
+        let spread = Spread::of(vec![3.0, 1.0, 2.5]);
+        assert_eq!((spread.median, spread.lowest, spread.highest), (2.5, 1.0, 3.0));
+        assert_eq!(spread.values, [3.0, 1.0, 2.5]);
+        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 3.0]).median, 2.5);
     }
 }

@@ -51,7 +51,10 @@ impl Isa {
 
     /// Every set that this machine can run, plainest first.
     pub fn all_available() -> Vec<Self> {
-        [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512].into_iter().filter(|isa| isa.available()).collect()
+        [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512]
+            .into_iter()
+            .filter(|isa| isa.available())
+            .collect()
     }
 }
 

@@ -23,7 +23,13 @@ pub struct Block {
 
 impl Block {
     /// Finds a block's parameters under `prefix` (for example `model.layers.3`); `slot` is its cache in an engine.
-    pub fn find(params: &Params, config: &DecoderConfig, rope: &Arc<RopeTable>, prefix: &str, slot: usize) -> Result<Self> {
+    pub fn find(
+        params: &Params,
+        config: &DecoderConfig,
+        rope: &Arc<RopeTable>,
+        prefix: &str,
+        slot: usize,
+    ) -> Result<Self> {
         let find = |name: String| params.find(&name).ok_or(Error::MissingParameter { name });
         let linear = |name: &str, bias: bool| -> Result<Linear> {
             Ok(Linear {

@@ -1,3 +1,21 @@
-//! The sakiyomi binary.
+//! `sakiyomi`: make a language model predict several tokens at once, decode faster without changing the text, and prove
+//! whether it pays.
+//!
+//! The only crate that prints. Arguments are parsed ([`arguments`]), each verb checks its settings and makes one call into the
+//! libraries ([`commands`]), and the result is shown ([`output`]).
 
-fn main() {}
+mod arguments;
+mod commands;
+mod failure;
+mod interrupt;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = arguments::Arguments::parse();
+    failure::report(|| commands::run(arguments))
+}

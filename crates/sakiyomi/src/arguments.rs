@@ -1,0 +1,230 @@
+//! The command line, as it is typed. Meaning and checks are in [`crate::commands`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Make a language model predict several tokens at once, decode faster without changing the text, and prove whether it pays.
+#[derive(Debug, Parser)]
+#[command(name = "sakiyomi", version, max_term_width = 110)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Threads for arithmetic; 0 takes every core.
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Print one JSON object on standard output; progress and remarks stay on standard error.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// The whole story on an embedded corpus: train, verify, speed, a page of figures; CPU, minutes.
+    Demo(Demo),
+    /// Cores, instruction sets, measured bandwidth and arithmetic peak, memory.
+    Doctor,
+    /// Write a commented run file.
+    Init(Init),
+    /// Look at training data as the trainer sees it.
+    Data {
+        #[command(subcommand)]
+        verb: DataVerb,
+    },
+    /// Train by a run file.
+    Train(Train),
+    /// Loss and accuracy per depth on text.
+    Eval(Eval),
+    /// Continue a prompt.
+    Generate(Generate),
+    /// Check that decoding with drafts gives the same tokens as decoding without.
+    Verify(Verify),
+    /// Tokens per second, plain and with drafts in turn.
+    Bench(Bench),
+    /// One HTML page from run folders.
+    Report(Report),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataVerb {
+    /// Print the first batches: documents apart, tokens that are targets marked.
+    Show(DataShow),
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Train on this text instead of the embedded tales (.txt or .jsonl, file or folder; repeatable).
+    #[arg(long, value_name = "PATH")]
+    pub text: Vec<PathBuf>,
+    /// Where the run goes; must not exist. Default: runs/demo, or the first free of runs/demo-2, runs/demo-3, ...
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Seed of corpus, weights and order.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Training steps; the default takes about two minutes on two cores.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The file to write; must not exist.
+    #[arg(default_value = "run.toml")]
+    pub file: PathBuf,
+    /// Print the file instead of writing it.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DataShow {
+    /// The run file.
+    pub run: PathBuf,
+    /// Settings that replace the file's, as section.key=value.
+    #[arg(value_name = "section.key=value")]
+    pub overrides: Vec<String>,
+    /// How many rows of the batch to show.
+    #[arg(long, default_value_t = 2)]
+    pub rows: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Train {
+    /// The run file.
+    pub run: PathBuf,
+    /// Settings that replace the file's, as section.key=value.
+    #[arg(value_name = "section.key=value")]
+    pub overrides: Vec<String>,
+    /// Continue from the run folder's newest checkpoint.
+    #[arg(long)]
+    pub resume: bool,
+    /// Check everything, print sizes, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// A checkpoint folder.
+    pub checkpoint: PathBuf,
+    /// Text to evaluate on (.txt or .jsonl, file or folder; repeatable).
+    #[arg(long, required = true, value_name = "PATH")]
+    pub data: Vec<PathBuf>,
+    /// Field of .jsonl lines that holds the text.
+    #[arg(long, default_value = "text")]
+    pub field: String,
+    /// Tokens per row.
+    #[arg(long, default_value_t = 256)]
+    pub length: usize,
+    /// Rows per batch.
+    #[arg(long, default_value_t = 8)]
+    pub batch: usize,
+    /// Batches at most; 0 takes all.
+    #[arg(long, default_value_t = 0)]
+    pub batches: usize,
+}
+
+/// How tokens are chosen and when to stop; shared by the verbs that decode.
+#[derive(Debug, Args)]
+pub struct Sampling {
+    /// 0 is greedy.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Keep the K most likely tokens; 0 keeps all.
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Keep the most likely tokens that together have this probability.
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Drop tokens less likely than this share of the likeliest.
+    #[arg(long, default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Divide (or multiply, if negative) the logits of tokens that occurred by this.
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// A checkpoint folder.
+    pub checkpoint: PathBuf,
+    /// The text to continue.
+    #[arg(long, default_value = "")]
+    pub prompt: String,
+    /// Read the prompt from a file instead.
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub prompt_file: Option<PathBuf>,
+    /// Tokens to add at most.
+    #[arg(long, default_value_t = 256)]
+    pub max_new_tokens: usize,
+    /// Where drafts come from.
+    #[arg(long, default_value = "heads", value_parser = ["heads", "none"])]
+    pub draft: String,
+    /// Length of a draft: `auto` is as long as the heads reach, `off` decodes plainly.
+    #[arg(long, default_value = "auto", value_name = "auto|off|N")]
+    pub speculate: String,
+    /// Stop before this text (repeatable).
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Do not stop at the model's end tokens.
+    #[arg(long)]
+    pub ignore_end: bool,
+    /// Print tokens per forward, acceptance per depth and speed on standard error.
+    #[arg(long)]
+    pub stats: bool,
+    #[command(flatten)]
+    pub sampling: Sampling,
+}
+
+/// Where prompts come from; shared by verify and bench.
+#[derive(Debug, Args)]
+pub struct Prompts {
+    /// Prompts, one a line (.txt) or one a JSON object with the field `prompt` or `text` (.jsonl).
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// Use this many prompts.
+    #[arg(long, default_value_t = 32)]
+    pub count: usize,
+    /// Tokens to decode after each.
+    #[arg(long, default_value_t = 256)]
+    pub max_new_tokens: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A checkpoint folder.
+    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub prompts: Prompts,
+}
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// A checkpoint folder.
+    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub prompts: Prompts,
+    /// Measure each way this many times, in turn.
+    #[arg(long, default_value_t = 5)]
+    pub repeats: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Run folders.
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The page to write.
+    #[arg(long, default_value = "report.html", value_name = "FILE")]
+    pub out: PathBuf,
+    /// Say what would be written, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}

@@ -1,0 +1,99 @@
+//! `sakiyomi bench`: speed end to end, plain and with drafts in turn.
+
+use comfy_table::{CellAlignment, Table, presets};
+use decode::{DecodeSettings, MeasureSettings, Measurement, Speed, measure};
+use serde::Serialize;
+
+use super::checkpoint::Loaded;
+use crate::arguments::Bench;
+use crate::failure::Verdict;
+use crate::output::Output;
+use crate::progress::Counter;
+
+#[derive(Serialize)]
+struct Benched {
+    read_gb_per_s_before: f64,
+    plain_tokens_per_s: f64,
+    bare_tokens_per_s: f64,
+    plain_over_bare: f64,
+    best_draft_length: usize,
+    tokens_per_forward: Option<f64>,
+    speedup: f64,
+    measurement: Measurement,
+}
+
+/// Bytes of the bandwidth probe beside the figures.
+const PROBE_BYTES: usize = 128 << 20;
+
+pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<Verdict> {
+    let loaded = Loaded::read(&arguments.checkpoint, threads)?;
+    let prompts = arguments.prompts.read(&loaded)?;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + arguments.prompts.max_new_tokens;
+    let mut target = loaded.target(longest)?;
+    let settings = MeasureSettings {
+        decoding: DecodeSettings {
+            max_new_tokens: arguments.prompts.max_new_tokens,
+            ..DecodeSettings::default()
+        },
+        draft_lengths: (1..=target.longest_draft()).collect(),
+        repeats: arguments.repeats,
+    };
+    let bandwidth = kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 3) / 1e9;
+    let mut counter = None;
+    let measurement = measure(&mut target, &prompts, &settings, &mut |done, of| {
+        counter.get_or_insert_with(|| Counter::new("measuring", of)).set(done, output, String::new);
+    })?;
+    counter.iter().for_each(Counter::finish);
+    let fastest =
+        measurement.drafted.iter().max_by(|a, b| a.speed.speedup.median.total_cmp(&b.speed.speedup.median));
+    let benched = Benched {
+        read_gb_per_s_before: bandwidth,
+        plain_tokens_per_s: measurement.plain.tokens_per_s.median,
+        bare_tokens_per_s: measurement.bare.tokens_per_s.median,
+        plain_over_bare: 1.0 / measurement.bare.speedup.median,
+        best_draft_length: fastest.map_or(0, |drafted| drafted.draft_length),
+        tokens_per_forward: fastest.and_then(|drafted| drafted.speed.statistics.tokens_per_forward()),
+        speedup: fastest.map_or(1.0, |drafted| drafted.speed.speedup.median),
+        measurement,
+    };
+    output.result(&benched, || benched.text())?;
+    Ok(Verdict::Done)
+}
+
+impl Benched {
+    fn text(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header([
+            "draft",
+            "tokens/s",
+            "lowest to highest",
+            "tokens/forward",
+            "cost of a round",
+            "speedup",
+        ]);
+        let mut add = |name: String, speed: &Speed, cost: String| {
+            table.add_row([
+                name,
+                format!("{:.0}", speed.tokens_per_s.median),
+                format!("{:.0} to {:.0}", speed.tokens_per_s.lowest, speed.tokens_per_s.highest),
+                format!("{:.2}", speed.statistics.tokens_per_forward().unwrap_or(1.0)),
+                cost,
+                format!("{:.2}", speed.speedup.median),
+            ]);
+        };
+        add("bare loop".to_owned(), &self.measurement.bare, "-".to_owned());
+        add("none".to_owned(), &self.measurement.plain, "1.00".to_owned());
+        for drafted in &self.measurement.drafted {
+            let cost = format!("{:.2}", drafted.round_cost.median);
+            add(format!("{} tokens", drafted.draft_length), &drafted.speed, cost);
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        format!(
+            "{} prompts, {} repeats in turn, memory read at {:.1} GB/s before\n{table}",
+            self.measurement.prompts, self.measurement.repeats, self.read_gb_per_s_before
+        )
+    }
+}

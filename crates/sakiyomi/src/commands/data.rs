@@ -1,0 +1,95 @@
+//! `sakiyomi data show`: training data as the trainer sees it.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+
+use data::{Loader, ShownToken, show_row};
+use serde::Serialize;
+use train::RunConfig;
+
+use crate::arguments::DataShow;
+use crate::failure::Verdict;
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct Shown {
+    documents_for_training: usize,
+    documents_held_out: usize,
+    tokens: usize,
+    rows: Vec<Vec<Token>>,
+}
+
+#[derive(Serialize)]
+struct Token {
+    id: u32,
+    text: String,
+    segment: u32,
+    target: bool,
+}
+
+pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
+    let config = RunConfig::read(&show.run, &show.overrides)?;
+    config.validate()?;
+    let vocabulary = train::start::vocabulary(&config)?;
+    let text = train::prepare::split_text(&config, &vocabulary)?;
+    text.notes.iter().for_each(|note| output.remark(note));
+    let mut loader = Loader::new(
+        text.training.clone(),
+        text.training_documents.clone(),
+        show.rows.max(1),
+        config.train.length,
+        config.depths(),
+        config.run.seed,
+    )?;
+    let batch = loader.next();
+    let rows: Vec<Vec<ShownToken>> = (0..batch.batch).map(|row| show_row(&batch, row, &vocabulary)).collect();
+    let token =
+        |t: &ShownToken| Token { id: t.id, text: t.text.clone(), segment: t.segment, target: t.target };
+    let shown = Shown {
+        documents_for_training: text.training_documents.len(),
+        documents_held_out: text.held_out_documents.len(),
+        tokens: text.training.tokens().len(),
+        rows: rows.iter().map(|row| row.iter().map(token).collect()).collect(),
+    };
+    output.result(&shown, || {
+        let mut lines = format!(
+            "{} documents to train on, {} held out, {} tokens; rows of the first batch:\n",
+            shown.documents_for_training, shown.documents_held_out, shown.tokens
+        );
+        let colour = std::io::stdout().is_terminal();
+        for (number, row) in rows.iter().enumerate() {
+            let _ = write!(lines, "\nrow {number}\n{}\n", row_text(row, colour));
+        }
+        lines + if colour { LEGEND_COLOUR } else { LEGEND_PLAIN }
+    })?;
+    Ok(Verdict::Done)
+}
+
+const LEGEND_COLOUR: &str =
+    "\ndocuments alternate in colour; dim: no target (nothing before it in the row belongs to its document)";
+const LEGEND_PLAIN: &str = "\n| stands between documents; [text] is no target (nothing before it in the row belongs to its document)";
+
+/// Documents apart, tokens that are no targets marked.
+fn row_text(row: &[ShownToken], colour: bool) -> String {
+    let mut text = String::new();
+    let mut before = None;
+    for token in row {
+        if !colour && before.is_some_and(|segment| segment != token.segment) {
+            text.push('|');
+        }
+        before = Some(token.segment);
+        let shown = token.text.replace('\n', "\u{21b5}\n");
+        match (colour, token.target) {
+            (true, target) => {
+                let hue = if token.segment % 2 == 0 { 36 } else { 33 };
+                let weight = if target { "" } else { ";2" };
+                let _ = write!(text, "\u{1b}[{hue}{weight}m{shown}\u{1b}[0m");
+            }
+            (false, true) => text += &shown,
+            (false, false) => {
+                let _ = write!(text, "[{shown}]");
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,60 @@
+//! The demo's text: tales of our own making, or the user's.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use data::{Corpus, Vocabulary, repeated_span_share};
+use report::{CorpusFigures, RepeatedSpans};
+use train::RunConfig;
+use train::prepare::SplitText;
+
+use crate::commands::figures::text_bytes;
+
+/// Size of the generated corpus.
+const BYTES: usize = 6_000_000;
+
+/// Length of the spans by which text that was learnt by heart would show.
+const SPAN_BYTES: usize = 48;
+
+/// Writes the tales into the run's folder and returns the file.
+pub fn write(folder: &Path, seed: u64) -> anyhow::Result<PathBuf> {
+    fs_err::create_dir_all(folder)?;
+    let file = folder.join("tales.jsonl");
+    let mut writer = std::io::BufWriter::new(fs_err::File::create(&file)?);
+    for tale in data::tales::tales(seed, BYTES) {
+        serde_json::to_writer(&mut writer, &serde_json::json!({ "text": tale }))?;
+        writeln!(writer)?;
+    }
+    writer.flush()?;
+    Ok(file)
+}
+
+/// Sizes of both parts, and how much of the held-out part stands in the training part.
+pub fn figures(
+    config: &RunConfig,
+    text: &SplitText,
+    vocabulary: &Vocabulary,
+) -> anyhow::Result<CorpusFigures> {
+    let names: Vec<String> = config.data.train.iter().map(|path| path.display().to_string()).collect();
+    let train = texts(&text.training, &text.training_documents, vocabulary)?;
+    let held_out = texts(&text.held_out, &text.held_out_documents, vocabulary)?;
+    let train: Vec<&str> = train.iter().map(String::as_str).collect();
+    let held_out: Vec<&str> = held_out.iter().map(String::as_str).collect();
+    let looked_up: u64 = held_out.iter().map(|text| (text.len() + 1).saturating_sub(SPAN_BYTES) as u64).sum();
+    let share = repeated_span_share(&train, &held_out, SPAN_BYTES);
+    Ok(CorpusFigures {
+        name: names.join(", "),
+        train_bytes: text_bytes(&text.training, &text.training_documents),
+        held_out_bytes: text_bytes(&text.held_out, &text.held_out_documents),
+        documents: Some((text.training_documents.len() + text.held_out_documents.len()) as u64),
+        repeated_spans: Some(RepeatedSpans {
+            span_bytes: SPAN_BYTES,
+            looked_up,
+            found: (share * looked_up as f64).round() as u64,
+        }),
+    })
+}
+
+fn texts(corpus: &Corpus, documents: &[usize], vocabulary: &Vocabulary) -> anyhow::Result<Vec<String>> {
+    documents.iter().map(|&document| Ok(vocabulary.decode(corpus.document(document))?)).collect()
+}

@@ -1,0 +1,53 @@
+//! The demo's run: sizes chosen so that drafting pays on a CPU.
+//!
+//! Linear heads on a deep, narrow trunk: a head costs one `width x width` product where a block costs about twelve, and a
+//! deeper trunk makes the share of drafting in a round smaller. (Four layer heads on a shallow trunk cannot pay: a round
+//! would run seven blocks for the four that plain decoding runs.)
+
+use std::path::Path;
+
+use objective::HeadKind;
+use train::RunConfig;
+use train::config::{Architecture, ObjectiveKind, Schedule};
+
+use crate::arguments::Demo;
+
+/// Tokens that each forward may commit.
+const HEADS: usize = 4;
+
+/// Default number of optimiser steps.
+const STEPS: u64 = 900;
+
+pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
+    let mut config = RunConfig::default();
+    config.run.folder = folder.to_owned();
+    config.run.seed = demo.seed;
+    config.model.architecture = Some(Architecture {
+        preset: "1M".to_owned(),
+        width: Some(192),
+        layers: Some(6),
+        heads: Some(6),
+        kv_heads: Some(6),
+        ffn: Some(512),
+        context: Some(512),
+        ..Architecture::default()
+    });
+    config.data.train.clone_from(&demo.text);
+    config.data.held_out_fraction = 0.05;
+    config.objective.kind = ObjectiveKind::Heads;
+    config.objective.n = HEADS;
+    config.objective.head = HeadKind::Linear;
+    config.objective.match_parameters = false;
+    let steps = demo.steps.unwrap_or(STEPS) as usize;
+    config.train.steps = steps;
+    config.train.batch = 16;
+    config.train.length = 256;
+    config.train.learning_rate = 3e-3;
+    config.train.schedule = Schedule::Cosine;
+    config.train.warmup_steps = (steps / 20).max(1);
+    config.train.final_ratio = 0.05;
+    config.evaluation.every = (steps / 8).max(1);
+    config.evaluation.batches = 8;
+    config.checkpoint.every = 0;
+    config
+}

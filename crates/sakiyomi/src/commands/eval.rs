@@ -1,0 +1,52 @@
+//! `sakiyomi eval`: loss and accuracy per depth on text.
+
+use data::{Corpus, Source, read_documents};
+use serde::Serialize;
+use train::{Checkpoint, Evaluation, HeldOut};
+
+use super::machine;
+use super::train::per_depth;
+use crate::arguments::Eval;
+use crate::failure::Verdict;
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct Evaluated {
+    checkpoint: String,
+    documents: usize,
+    tokens: usize,
+    #[serde(flatten)]
+    evaluation: Evaluation,
+}
+
+pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdict> {
+    anyhow::ensure!(eval.batch > 0, "--batch 0: give at least 1");
+    anyhow::ensure!(eval.length > 0, "--length 0: give at least 1");
+    machine::use_threads(threads)?;
+    let checkpoint = Checkpoint::load(&eval.checkpoint)?;
+    let context = checkpoint.decoder.config.context;
+    anyhow::ensure!(eval.length <= context, "--length {}: the model's context is {context}", eval.length);
+    let source = Source { paths: eval.data.clone(), field: eval.field.clone(), ..Source::default() };
+    let corpus = Corpus::from_documents(&read_documents(&source)?, &checkpoint.vocabulary)?;
+    let documents: Vec<usize> = (0..corpus.documents()).collect();
+    let depths = objective::Objective::depths(&checkpoint.objective);
+    let held_out = HeldOut::new(&corpus, &documents, eval.batch, eval.length, depths, eval.batches);
+    let evaluated = Evaluated {
+        checkpoint: eval.checkpoint.display().to_string(),
+        documents: corpus.documents(),
+        tokens: held_out.tokens(),
+        evaluation: held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective),
+    };
+    output.result(&evaluated, || {
+        let Evaluation { loss, accuracy, bits_per_byte, .. } = &evaluated.evaluation;
+        format!(
+            "{} documents, {} tokens\nnext token          {bits_per_byte:.4} bits per byte\n\
+             loss per depth      {} nats per token\naccuracy per depth  {}",
+            evaluated.documents,
+            evaluated.tokens,
+            per_depth(loss),
+            per_depth(accuracy)
+        )
+    })?;
+    Ok(Verdict::Done)
+}

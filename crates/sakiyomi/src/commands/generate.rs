@@ -1,0 +1,143 @@
+//! `sakiyomi generate`: continue a prompt.
+
+use std::ops::ControlFlow;
+
+use decode::{DecodeSettings, GenerateSettings, Generation, SamplingSettings, Statistics, generate};
+use serde::Serialize;
+
+use super::checkpoint::Loaded;
+use crate::arguments::{Generate, Sampling};
+use crate::failure::Verdict;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct Generated<'a> {
+    prompt: &'a str,
+    text: &'a str,
+    tokens: &'a [u32],
+    ending: decode::Ending,
+    note: Option<&'a str>,
+    draft_length: usize,
+    tokens_per_forward: Option<f64>,
+    acceptance_per_depth: Vec<Option<f64>>,
+    tokens_per_s: Option<f64>,
+    time_to_first_token_s: Option<f64>,
+    time_per_token_s: Option<f64>,
+    statistics: &'a Statistics,
+}
+
+pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Result<Verdict> {
+    let prompt = match &arguments.prompt_file {
+        Some(file) => fs_err::read_to_string(file)?,
+        None => arguments.prompt.clone(),
+    };
+    let loaded = Loaded::read(&arguments.checkpoint, threads)?;
+    let ids = loaded.encode(&prompt)?;
+    anyhow::ensure!(
+        !ids.is_empty(),
+        "the prompt is empty, and this vocabulary has no token to begin with: give --prompt"
+    );
+    let mut target = loaded.target(ids.len().saturating_add(arguments.max_new_tokens))?;
+    let settings = GenerateSettings {
+        decoding: DecodeSettings {
+            max_new_tokens: arguments.max_new_tokens,
+            draft_length: draft_length(arguments, target.longest_draft())?,
+            sampling: arguments.sampling.settings(),
+            end_tokens: if arguments.ignore_end { Vec::new() } else { loaded.end_tokens() },
+        },
+        stop: arguments.stop.clone(),
+    };
+    let interrupt = Interrupt::listen()?;
+    let mut failure = None;
+    let generation = generate(&mut target, &loaded.checkpoint.vocabulary, &ids, &settings, &mut |piece| {
+        failure = output.stream(&piece.text).err();
+        if failure.is_some() || interrupt.raised() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    show(&prompt, &generation, &settings, arguments.stats, output)?;
+    Ok(Verdict::Done)
+}
+
+/// `auto` is the longest that the heads make.
+fn draft_length(arguments: &Generate, longest: usize) -> anyhow::Result<usize> {
+    match (arguments.draft.as_str(), arguments.speculate.as_str()) {
+        ("none", _) | (_, "off") => Ok(0),
+        (_, "auto") => Ok(longest),
+        (_, number) => number
+            .parse()
+            .map_err(|_| anyhow::anyhow!("--speculate {number}: give auto, off or a number of tokens")),
+    }
+}
+
+fn show(
+    prompt: &str,
+    generation: &Generation,
+    settings: &GenerateSettings,
+    stats: bool,
+    output: Output,
+) -> anyhow::Result<()> {
+    let decoded = &generation.decoded;
+    let statistics = &decoded.statistics;
+    if output.json {
+        let generated = Generated {
+            prompt,
+            text: &generation.text,
+            tokens: &decoded.ids,
+            ending: decoded.ending,
+            note: decoded.note.as_deref(),
+            draft_length: settings.decoding.draft_length,
+            tokens_per_forward: statistics.tokens_per_forward(),
+            acceptance_per_depth: statistics.acceptance_per_depth(),
+            tokens_per_s: statistics.decode_tokens_per_s(),
+            time_to_first_token_s: statistics.seconds_to_first_token(),
+            time_per_token_s: statistics.seconds_per_token(),
+            statistics,
+        };
+        output.result(&generated, String::new)?;
+    } else {
+        output.stream("\n")?;
+    }
+    if let Some(note) = &decoded.note {
+        output.remark(format!("note: {note}"));
+    }
+    if stats {
+        output.remark(statistics_line(statistics));
+    }
+    Ok(())
+}
+
+fn statistics_line(statistics: &Statistics) -> String {
+    let acceptance: Vec<String> = statistics
+        .acceptance_per_depth()
+        .iter()
+        .map(|share| share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0)))
+        .collect();
+    format!(
+        "{} tokens in {} forwards: {:.2} tokens per forward, acceptance per depth [{}], {:.0} tokens/s",
+        statistics.new_tokens(),
+        statistics.forwards,
+        statistics.tokens_per_forward().unwrap_or(0.0),
+        acceptance.join(", "),
+        statistics.decode_tokens_per_s().unwrap_or(0.0)
+    )
+}
+
+impl Sampling {
+    fn settings(&self) -> SamplingSettings {
+        SamplingSettings {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `sakiyomi init`: a commented run file.
+
+use serde::Serialize;
+
+use crate::arguments::Init;
+use crate::failure::Verdict;
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct Written {
+    file: Option<String>,
+    text: String,
+}
+
+pub fn run(init: &Init, output: Output) -> anyhow::Result<Verdict> {
+    let text = train::template(&[]);
+    if init.dry_run {
+        let shown = Written { file: None, text };
+        output.result(&shown, || shown.text.clone())?;
+        return Ok(Verdict::Done);
+    }
+    let file = init.file.display().to_string();
+    anyhow::ensure!(!init.file.exists(), "{file} exists: give another name, or remove it first");
+    fs_err::write(&init.file, &text)?;
+    let written = Written { file: Some(file.clone()), text };
+    output.result(&written, || {
+        format!(
+            "wrote {file}; next:\n  edit data.train in it, or give it below\n  \
+             sakiyomi data show {file} 'data.train=[\"my.txt\"]'\n  \
+             sakiyomi train {file} 'data.train=[\"my.txt\"]'"
+        )
+    })?;
+    Ok(Verdict::Done)
+}

@@ -1,0 +1,40 @@
+//! The machine that a verb runs on.
+
+/// More threads than this are a typing error.
+pub const MOST_THREADS: usize = 1024;
+
+/// Lets the training kernels use `threads` threads. Only the first call of a process counts.
+pub fn use_threads(threads: usize) -> anyhow::Result<()> {
+    if rayon_threads() != Some(threads) {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    Ok(())
+}
+
+fn rayon_threads() -> Option<usize> {
+    // Asking builds the pool if nobody has; before that there is nothing to compare with.
+    static ASKED: std::sync::OnceLock<()> = std::sync::OnceLock::new();
+    let first = ASKED.set(()).is_ok();
+    (!first).then(rayon::current_num_threads)
+}
+
+/// Processor, threads and instruction set in one line, for reports.
+pub fn line(threads: usize) -> String {
+    let processor = fs_err::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "{}, {cores} cores, {threads} used, {}",
+        processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        kernels::cpu::isa().name()
+    )
+}
+
+/// Largest amount of memory that this process has held, in bytes, where the system tells it as Linux does.
+pub fn peak_memory_bytes() -> Option<u64> {
+    let text = fs_err::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}

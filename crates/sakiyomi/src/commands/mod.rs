@@ -1,0 +1,47 @@
+//! The verbs: each checks its settings, makes one call into the libraries, and shows the result.
+
+mod bench;
+mod checkpoint;
+mod data;
+mod demo;
+mod doctor;
+mod eval;
+mod figures;
+mod generate;
+mod init;
+mod machine;
+mod prompts;
+mod report;
+mod train;
+mod verify;
+
+pub use train::per_depth;
+
+use crate::arguments::{Arguments, DataVerb, Verb};
+use crate::failure::Verdict;
+use crate::output::Output;
+
+/// Runs the verb that was typed.
+pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
+    let output = Output { json: arguments.json };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    anyhow::ensure!(
+        arguments.threads <= machine::MOST_THREADS,
+        "--threads {}: at most {}",
+        arguments.threads,
+        machine::MOST_THREADS
+    );
+    let threads = if arguments.threads == 0 { cores } else { arguments.threads };
+    match arguments.verb {
+        Verb::Demo(demo) => demo::run(&demo, threads, output),
+        Verb::Doctor => doctor::run(threads, output),
+        Verb::Init(init) => init::run(&init, output),
+        Verb::Data { verb: DataVerb::Show(show) } => data::show(&show, output),
+        Verb::Train(train) => train::run(&train, arguments.threads, output),
+        Verb::Eval(eval) => eval::run(&eval, threads, output),
+        Verb::Generate(generate) => generate::run(&generate, threads, output),
+        Verb::Verify(verify) => verify::run(&verify, threads, output),
+        Verb::Bench(bench) => bench::run(&bench, threads, output),
+        Verb::Report(report) => report::run(&report, output),
+    }
+}

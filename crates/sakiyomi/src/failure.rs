@@ -1,0 +1,69 @@
+//! From errors to one line and an exit code: 0 done, 1 the thing checked does not hold, 2 bad input or settings, 3 a fault of
+//! this program.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+/// How a verb ended, if no error stopped it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It did what was asked.
+    Done,
+    /// What it checked does not hold.
+    DoesNotHold,
+}
+
+/// Runs a verb and turns its end into an exit code, with one line on standard error when it failed.
+#[expect(clippy::print_stderr, reason = "the binary speaks to the terminal")]
+pub fn report(verb: impl FnOnce() -> anyhow::Result<Verdict>) -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("sakiyomi: internal error: {panic}; please report it with the command that you ran");
+    }));
+    match catch_unwind(AssertUnwindSafe(verb)) {
+        Ok(Ok(Verdict::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Verdict::DoesNotHold)) => ExitCode::from(1),
+        Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("sakiyomi: {}", one_line(&error));
+            ExitCode::from(2)
+        }
+        Err(_) => ExitCode::from(3),
+    }
+}
+
+/// The chain of causes on one line, leaving out causes that the line before already tells.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().replace('\n', " ");
+        if line.contains(&text) {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(text.trim());
+    }
+    line
+}
+
+/// Whoever read our output has seen enough: not a failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once_and_on_one_line() {
+        let error = anyhow::anyhow!("a.json: no such\nfile")
+            .context("loading a.json: no such file")
+            .context("reading");
+        assert_eq!(one_line(&error), "reading: loading a.json: no such file");
+    }
+}

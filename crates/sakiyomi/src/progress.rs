@@ -1,0 +1,136 @@
+//! Progress on standard error: a bar where it is a terminal, plain lines where it is not.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use train::events::{EvaluationEvent, RunStarted};
+use train::{Observer, Progress};
+
+use crate::commands::per_depth;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+
+/// Time between plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A count that goes up to a known end.
+pub struct Counter {
+    bar: ProgressBar,
+    terminal: bool,
+    told: Instant,
+    what: &'static str,
+}
+
+impl Counter {
+    /// Counts `what` up to `length`.
+    pub fn new(what: &'static str, length: usize) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(
+            Some(length as u64),
+            if terminal { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() },
+        );
+        let style = ProgressStyle::with_template("{prefix} [{bar:32}] {pos}/{len} {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.set_prefix(what);
+        Self { bar, terminal, told: Instant::now(), what }
+    }
+
+    /// `done` are done; `message` says how it goes.
+    pub fn set(&mut self, done: usize, output: Output, message: impl FnOnce() -> String) {
+        self.bar.set_position(done as u64);
+        if self.terminal {
+            self.bar.set_message(message());
+        } else if self.told.elapsed() >= LINE_EVERY {
+            self.told = Instant::now();
+            output.remark(format!("{} {done}/{} {}", self.what, self.bar.length().unwrap_or(0), message()));
+        }
+    }
+
+    /// A line above the bar.
+    pub fn line(&self, output: Output, line: &str) {
+        self.bar.suspend(|| output.remark(line));
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Shows a run and lets Ctrl-C end it.
+pub struct TrainingProgress {
+    output: Output,
+    interrupt: Interrupt,
+    counter: Option<Counter>,
+}
+
+impl TrainingProgress {
+    /// Watches a run.
+    pub fn new(output: Output, interrupt: Interrupt) -> Self {
+        Self { output, interrupt, counter: None }
+    }
+}
+
+impl Observer for TrainingProgress {
+    fn started(&mut self, sizes: &RunStarted, origin: &str, done: usize) {
+        let heads = match sizes.depths {
+            1 => "the next-token head only".to_owned(),
+            n => format!("{n} heads ({} parameters more)", sizes.head_parameters),
+        };
+        self.output.remark(format!(
+            "{origin}: {} parameters, {heads}; {} training tokens, {} held out",
+            sizes.trunk_parameters, sizes.training_tokens, sizes.held_out_tokens
+        ));
+        let mut counter = Counter::new("training", sizes.steps);
+        counter.set(done, self.output, String::new);
+        self.counter = Some(counter);
+    }
+
+    fn stepped(&mut self, progress: &Progress) {
+        let Some(counter) = &mut self.counter else { return };
+        counter.set(progress.step.step, self.output, || {
+            format!(
+                "loss {} | norm {:.2} | {:.0} tokens/s | {} left",
+                per_depth(&progress.step.loss),
+                progress.step.gradient_norm,
+                progress.tokens_per_s,
+                clock(progress.seconds_left)
+            )
+        });
+        if progress.step.step == progress.steps {
+            counter.finish();
+        }
+    }
+
+    fn evaluated(&mut self, evaluation: &EvaluationEvent) {
+        let line = format!(
+            "step {}: held out {:.3} bits per byte, loss {} accuracy {}",
+            evaluation.step,
+            evaluation.bits_per_byte,
+            per_depth(&evaluation.loss),
+            per_depth(&evaluation.accuracy)
+        );
+        match &self.counter {
+            Some(counter) => counter.line(self.output, &line),
+            None => self.output.remark(line),
+        }
+    }
+
+    fn note(&mut self, note: &str) {
+        match &self.counter {
+            Some(counter) => counter.line(self.output, note),
+            None => self.output.remark(note),
+        }
+    }
+
+    fn should_stop(&mut self) -> bool {
+        self.interrupt.raised()
+    }
+}
+
+/// `1:05`
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `config.json`, `generation_config.json`, `model.safetensors` | the model, as transformers reads it |
 //! | `tokenizer.json`, `tokenizer_config.json` | the vocabulary |
-//! | `mtp.json` | which heads there are, and on what ([`mtp`]); only if there are any |
+//! | `mtp.json` | which heads there are, and on what weights; only if there are any |
 //! | `mtp.safetensors` | their parameters; only if they have any |
 //! | `trainer/` | what a run needs to go on; only in a run's newest checkpoint |
 

@@ -1,6 +1,6 @@
 //! The run file: what a run is made of, as TOML.
 //!
-//! Each section is declared once in [`sections`]; its structure, its defaults, the check for unknown keys and the commented
+//! Each section is declared once in `sections.rs`; its structure, its defaults, the check for unknown keys and the commented
 //! [`template`] all come from that declaration. Paths are relative to the folder in which the program is started.
 
 mod keys;

@@ -1,6 +1,6 @@
 //! Runs: the run file, the schedule, the step, checkpoints, resuming, evaluation and events.
 //!
-//! The way of a run: [`config`] says what it is, [`plan`] what it will take, [`start`] builds or reads the model, [`prepare`]
+//! The way of a run: [`config`] says what it is, [`mod@plan`] what it will take, [`start`] builds or reads the model, [`prepare`]
 //! the data; [`run`] makes [`step`]s at the learning rate of [`schedule`], lets [`evaluate`] judge them, keeps
 //! [`checkpoint`]s in its [`run_folder`], and records in [`events`] what happened. Nothing here prints.
 

@@ -37,7 +37,7 @@ fn config(folder: &Path) -> RunConfig {
     config.train.learning_rate = 1e-2;
     config.evaluation.every = 3;
     config.evaluation.batches = 2;
-    config.checkpoint.every = 2;
+    config.checkpoint.every = 4;
     config
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::cpu::multiversion;
+use crate::memory;
 use crate::team::Team;
 
 /// Bytes per second that `threads` threads read together from a buffer of `bytes` bytes: the median of `repeats` passes.
@@ -14,7 +15,7 @@ use crate::team::Team;
 pub fn measure_read_bandwidth(threads: usize, bytes: usize, repeats: usize) -> f64 {
     let threads = threads.max(1);
     let team = Team::new(threads);
-    let words: Vec<u32> = (0..(bytes / size_of::<u32>()) as u32).collect();
+    let words = memory::filled(1_u32, bytes / size_of::<u32>());
     let total = AtomicU32::new(0);
     let pass = || {
         let start = Instant::now();

@@ -2,11 +2,13 @@
 //!
 //! *A row's bits depend on its position, the keys it sees and nothing else.* Keys are walked in chunks whose borders are
 //! fixed by absolute position, with a running maximum and total (online softmax, Milakov and Gimelshein 2018, arXiv
-//! 1805.02867, algorithm 3, taken a chunk at a time). Within a chunk, scores and weighted values are the same chains of
-//! multiply-adds as in [`packed`](crate::packed), whatever rows share the tile. A row is never multiplied with a key that it
-//! does not see, not even with weight zero: such a place may hold anything.
+//! 1805.02867, algorithm 3, taken a chunk at a time). Every score is a chain of multiply-adds over the head, every output a
+//! chain over the keys, as in [`packed`](crate::packed), whatever rows share the tile. What a row does not see is never
+//! added to it, not even with weight zero: such a place may hold anything.
 //!
 //! Query heads that share a key head are rows of one tile, so a key is read once for all of them.
+
+use std::ops::Range;
 
 use crate::cpu::{Isa, isa, multiversion};
 use crate::packed::{LANES, Product, Shared, Start};
@@ -223,7 +225,7 @@ struct Softmax {
 impl Layer<'_> {
     /// Attends with some of the query vectors of one key head. They count by rows and, within a row, by heads of the group.
     #[allow(unsafe_code)]
-    fn attend<const D: usize>(&self, kv_head: usize, vectors: std::ops::Range<usize>) {
+    fn attend<const D: usize>(&self, kv_head: usize, vectors: Range<usize>) {
         let shape = self.shape;
         let head_dim = shape.head_dim;
         let group = shape.heads / shape.kv_heads;
@@ -245,15 +247,15 @@ impl Layer<'_> {
         let first = visible.iter().map(|(first, _)| first / CHUNK).min().unwrap_or(0);
         let end = visible.iter().map(|(_, end)| end.div_ceil(CHUNK)).max().unwrap_or(0);
         for chunk in (first..end).map(|chunk| chunk * CHUNK) {
-            let within = |(first, end): (usize, usize)| (first.max(chunk), end.min(chunk + CHUNK));
-            // Vectors that see the same keys of the chunk go together: mostly all, and at the border those of one row.
+            let within = |(first, end): (usize, usize)| first.max(chunk)..end.min(chunk + CHUNK);
             let mut index = 0;
-            for alike in visible.chunk_by(|a, b| within(*a) == within(*b)) {
-                let (first, end) = within(alike[0]);
-                if first < end {
-                    self.attend_chunk(&mut tile, kv_head, index..index + alike.len(), chunk, first, end);
+            for run in visible.chunk_by(|a, b| within(*a).is_empty() == within(*b).is_empty()) {
+                if !within(run[0]).is_empty() {
+                    let mut ranges = [const { 0..0 }; TILE];
+                    ranges.iter_mut().zip(run).for_each(|(range, visible)| *range = within(*visible));
+                    self.attend_chunk(&mut tile, kv_head, index, chunk, &ranges[..run.len()]);
                 }
-                index += alike.len();
+                index += run.len();
             }
         }
         for (vector, index) in vectors.zip(0..) {
@@ -268,52 +270,86 @@ impl Layer<'_> {
         }
     }
 
-    /// Takes keys `first..end` of a chunk into account, for vectors that all see exactly these.
+    /// Takes keys of a chunk into account: `ranges[i]`, which is not empty, for the vector `index + i`.
     #[allow(unsafe_code)]
     fn attend_chunk<const D: usize>(
         &self,
         tile: &mut Tile<D>,
         kv_head: usize,
-        vectors: std::ops::Range<usize>,
+        index: usize,
         chunk: usize,
-        first: usize,
-        end: usize,
+        ranges: &[Range<usize>],
     ) {
         let shape = self.shape;
-        let (head_dim, head_room) = (shape.head_dim, shape.head_room());
+        let vectors = index..index + ranges.len();
+        let (first, end) = ranges.iter().fold((usize::MAX, 0), |(a, b), r| (a.min(r.start), b.max(r.end)));
         let (panel, panels) = (first / LANES, end.div_ceil(LANES) - first / LANES);
         let scores = Product {
             x: tile.queries[vectors.clone()].as_flattened(),
             x_stride: D,
             rows: vectors.len(),
             weights: &self.keys[shape.key_place(kv_head, panel)..],
-            panel_stride: head_room * LANES,
+            panel_stride: shape.head_room() * LANES,
             panels,
-            inputs: head_dim,
+            inputs: shape.head_dim,
             outputs: panels * LANES,
             start: Start::Zero,
+            continues: false,
         };
         let to = tile.scores[vectors.clone()].as_flattened_mut();
         // SAFETY: the set was checked. The panels lie within the chunk, so their scores do within a row of `to`.
         unsafe { scores.write(self.isa, to[panel * LANES - chunk..].as_mut_ptr(), CHUNK) };
-        for index in vectors.clone() {
-            let sums = &mut tile.sums[index][..head_room];
-            let (scores, softmax) = (&mut tile.scores[index], &mut tile.softmax[index]);
-            take_scores(scores, first - chunk, end - chunk, shape.scale, softmax, sums);
+        for (vector, range) in vectors.clone().zip(ranges) {
+            let (scores, softmax) = (&mut tile.scores[vector], &mut tile.softmax[vector]);
+            let sums = &mut tile.sums[vector][..shape.head_room()];
+            take_scores(scores, range.start - chunk, range.end - chunk, shape.scale, softmax, sums);
         }
+        // Keys that all vectors see are read once for all. What some see before and after these, they take alone, so that
+        // every vector walks its own keys, in order.
+        let shared = ranges.iter().fold(0..usize::MAX, |a, r| a.start.max(r.start)..a.end.min(r.end));
+        if shared.is_empty() {
+            for (vector, range) in vectors.zip(ranges) {
+                self.add_values(tile, kv_head, vector..vector + 1, chunk, range.clone());
+            }
+            return;
+        }
+        for (vector, range) in vectors.clone().zip(ranges) {
+            self.add_values(tile, kv_head, vector..vector + 1, chunk, range.start..shared.start);
+        }
+        self.add_values(tile, kv_head, vectors.clone(), chunk, shared.clone());
+        for (vector, range) in vectors.zip(ranges) {
+            self.add_values(tile, kv_head, vector..vector + 1, chunk, shared.end..range.end);
+        }
+    }
+
+    /// Adds the weighted values of some keys of a chunk.
+    #[allow(unsafe_code)]
+    fn add_values<const D: usize>(
+        &self,
+        tile: &mut Tile<D>,
+        kv_head: usize,
+        vectors: Range<usize>,
+        chunk: usize,
+        keys: Range<usize>,
+    ) {
+        if keys.is_empty() {
+            return;
+        }
+        let panels = self.shape.head_room() / LANES;
         let weighted = Product {
-            x: &tile.scores[vectors.clone()].as_flattened()[first - chunk..],
+            x: &tile.scores[vectors.clone()].as_flattened()[keys.start - chunk..],
             x_stride: CHUNK,
             rows: vectors.len(),
-            weights: &self.values[shape.value_place(kv_head, 0, first)..],
-            panel_stride: shape.room() * LANES,
-            panels: head_room / LANES,
-            inputs: end - first,
-            outputs: head_room,
-            start: Start::Existing,
+            weights: &self.values[self.shape.value_place(kv_head, 0, keys.start)..],
+            panel_stride: self.shape.room() * LANES,
+            panels,
+            inputs: keys.len(),
+            outputs: panels * LANES,
+            start: Start::Zero,
+            continues: true,
         };
         let to = tile.sums[vectors].as_flattened_mut();
-        // SAFETY: the set was checked; `to` holds one row of sums for each vector, and `head_room` fits into `D`.
+        // SAFETY: the set was checked; `to` holds one row of `D` sums for each vector, and the head fits into it.
         unsafe { weighted.write(self.isa, to.as_mut_ptr(), D) };
     }
 }
@@ -345,7 +381,7 @@ fn take_scores_of(
     // Outside the range is whatever the cache held. It becomes weight zero, so that the sums below can take whole vectors.
     scores[..first].fill(f32::NEG_INFINITY);
     scores[end..].fill(f32::NEG_INFINITY);
-    let largest = lanes::max(scores);
+    let largest = largest(*scores);
     let maximum = if largest > softmax.maximum { largest } else { softmax.maximum };
     let keep = lanes::exp(softmax.maximum - maximum);
     let mut totals = [0.0; LANES];
@@ -360,6 +396,20 @@ fn take_scores_of(
     for sum in sums {
         *sum *= keep;
     }
+}
+
+/// By halves, which is a few vector instructions where a walk over the lanes is a long chain.
+#[inline(always)]
+fn largest(mut scores: [f32; CHUNK]) -> f32 {
+    let mut width = CHUNK / 2;
+    while width > 0 {
+        let (low, high) = scores.split_at_mut(width);
+        for (low, high) in low.iter_mut().zip(high) {
+            *low = if *high > *low { *high } else { *low };
+        }
+        width /= 2;
+    }
+    scores[0]
 }
 
 #[cfg(test)]

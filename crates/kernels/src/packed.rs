@@ -18,6 +18,7 @@ pub(crate) use tile::Product;
 use std::fmt;
 
 use crate::cpu::{Isa, isa};
+use crate::memory;
 use crate::team::Team;
 
 /// Products of fewer multiply-adds than this are done by the caller: sharing them would take longer.
@@ -27,7 +28,7 @@ const ALONE: usize = 50_000;
 const PART: usize = 150_000;
 
 /// Panels that one thread takes at the least, so that enough chains run side by side.
-const PANELS_PER_PART: usize = 8;
+const PANELS_PER_PART: usize = 4;
 
 /// One or several linear maps side by side, in f32.
 #[derive(Clone)]
@@ -60,7 +61,7 @@ impl PackedF32 {
     /// If a part is not of that size.
     pub fn pack(parts: &[(&[f32], usize)], inputs: usize) -> Self {
         let outputs = parts.iter().map(|(_, outputs)| outputs).sum::<usize>();
-        let mut panels = vec![CacheLine([0.0; LANES]); outputs.div_ceil(LANES) * inputs];
+        let mut panels = memory::filled(CacheLine([0.0; LANES]), outputs.div_ceil(LANES) * inputs);
         let mut output = 0;
         for (weights, part_outputs) in parts {
             assert_eq!(weights.len(), part_outputs * inputs, "a part is not [outputs, inputs]");
@@ -138,6 +139,7 @@ impl PackedF32 {
                     Start::Bias(bias) => Start::Bias(&bias[output..]),
                     other => other,
                 },
+                continues: false,
             };
             // SAFETY: the set is available. `y` is borrowed exclusively and holds `rows` rows; this part alone writes the
             // outputs of its panels in each of them.

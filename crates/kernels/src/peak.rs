@@ -46,10 +46,8 @@ impl Work for Burst {
         // SAFETY: the caller promises the instruction set; the pointers are to locals.
         unsafe {
             let (factor, term) = (S::splat(black_box(&0.5)), S::splat(black_box(&1.0)));
-            // As many side by side as hide the latency of one and fit into the registers: sixteen of one register each, or
-            // four of two or four registers.
-            match const { S::PANELS[0] } {
-                8 => chains::<S, CHAINS>(STEPS, factor, term),
+            match const { S::CHAINS } {
+                CHAINS => chains::<S, CHAINS>(STEPS, factor, term),
                 _ => (0..CHAINS / 4).for_each(|_| chains::<S, 4>(STEPS, factor, term)),
             }
         }

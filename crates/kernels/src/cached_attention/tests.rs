@@ -21,7 +21,7 @@ impl Sequence {
     }
 
     /// Rows `range` through the kernel, each seeing at most `window` keys.
-    fn forward(&self, isa: Isa, team: &Team, range: std::ops::Range<usize>, window: usize) -> Vec<f32> {
+    fn forward(&self, isa: Isa, team: &Team, range: Range<usize>, window: usize) -> Vec<f32> {
         let width = self.shape.row_width();
         let mut out = vec![0.0; range.len() * self.shape.heads * self.shape.head_dim];
         let first: Vec<u32> = range.clone().map(|position| first_visible(position, window) as u32).collect();

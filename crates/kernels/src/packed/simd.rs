@@ -19,8 +19,10 @@ pub(crate) const LANES: usize = 16;
 pub(crate) trait Simd: Copy {
     /// Whether [`multiply_add`](Self::multiply_add) rounds once.
     const FUSED: bool;
-    /// Sums that fit into the registers: `PANELS[rows - 1]` vectors of outputs for a tile of `rows` rows, zero where a
-    /// tile of that many rows does not pay.
+    /// How many chains of multiply-adds keep the machine busy and fit into its registers.
+    const CHAINS: usize;
+    /// A tile of `rows` rows is `PANELS[rows - 1]` vectors wide, at most 4, so that its sums fit into the registers. Zero
+    /// where a tile of that many rows does not pay.
     const PANELS: [usize; 8];
 
     unsafe fn zero() -> Self;
@@ -97,6 +99,7 @@ pub(crate) struct Array([f32; LANES]);
 #[allow(unsafe_code)]
 impl Simd for Array {
     const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+    const CHAINS: usize = 4;
     const PANELS: [usize; 8] = [4, 2, 1, 1, 0, 0, 0, 0];
 
     #[inline(always)]
@@ -155,9 +158,10 @@ mod x86 {
     // SAFETY (of every block below): the trait's callers promise the instruction set and the pointers.
     impl Simd for Avx512 {
         const FUSED: bool = true;
-        /// At most 24 sums, which leaves room for weights and inputs in 32 registers. One row alone is bound by the
-        /// latency of an addition unless eight chains run side by side.
-        const PANELS: [usize; 8] = [8, 8, 4, 4, 4, 4, 3, 3];
+        const CHAINS: usize = 16;
+        /// At most 24 sums, which leaves room for weights and inputs in 32 registers. Four streams of weights are read from
+        /// memory faster than eight, and faster than one.
+        const PANELS: [usize; 8] = [4, 4, 4, 4, 4, 4, 3, 3];
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -203,6 +207,7 @@ mod x86 {
     // SAFETY (of every block below): the trait's callers promise the instruction set and the pointers.
     impl Simd for Avx2 {
         const FUSED: bool = true;
+        const CHAINS: usize = 4;
         /// At most 6 sums of two registers each, of 16.
         const PANELS: [usize; 8] = [4, 2, 2, 1, 1, 1, 0, 0];
 

@@ -7,8 +7,8 @@
 use super::simd::{LANES, Simd, Work, with_simd};
 use crate::cpu::Isa;
 
-/// How far ahead of its use a weight is asked for, in f32: 32 cache lines of each panel.
-const PREFETCH: usize = 32 * LANES;
+/// How far ahead of its use a weight is asked for, in f32: 16 cache lines of each panel.
+const PREFETCH: usize = 16 * LANES;
 
 /// Most sums that any tile keeps.
 const MAX_SUMS: usize = 24;
@@ -40,6 +40,9 @@ pub(crate) struct Product<'a> {
     /// Number of outputs that exist: at most `16 * panels`, the rest of the last panel being padding.
     pub outputs: usize,
     pub start: Start<'a>,
+    /// The chains go on from what `y` holds instead of beginning at zero. Inputs may then be taken in any number of
+    /// pieces, in order, with the bits of one piece. Needs `outputs` to be whole panels.
+    pub continues: bool,
 }
 
 impl Product<'_> {
@@ -48,7 +51,7 @@ impl Product<'_> {
     /// # Safety
     ///
     /// `isa` is available; `y` is valid for writes of `outputs` values in each of the rows (and for reads with
-    /// [`Start::Existing`]), which nobody else touches meanwhile.
+    /// [`Start::Existing`] or `continues`), which nobody else touches meanwhile.
     #[allow(unsafe_code)]
     #[inline]
     pub(crate) unsafe fn write(self, isa: Isa, y: *mut f32, y_stride: usize) {
@@ -64,6 +67,7 @@ impl Product<'_> {
         if let Start::Bias(bias) = self.start {
             assert!(bias.len() >= self.outputs, "too few biases");
         }
+        assert!(!self.continues || self.outputs == self.panels * LANES, "a panel that goes on is not whole");
         // SAFETY: the slices are as long as the loops go, as just checked; the rest is the caller's promise.
         unsafe { with_simd(isa, Write { product: self, y, y_stride }) }
     }
@@ -91,11 +95,7 @@ impl Work for Write<'_> {
         while panel < product.panels {
             // Even shares: 9 rows are 5 and 4, not 8 and 1.
             let wide = S::PANELS[product.rows.div_ceil(row_tiles) - 1];
-            let panels = match product.panels - panel {
-                left if left >= wide => wide,
-                left if left >= 4 => 4,
-                left => left,
-            };
+            let panels = wide.min(product.panels - panel);
             for tile in 0..row_tiles {
                 let row = product.rows * tile / row_tiles;
                 let rows = product.rows * (tile + 1) / row_tiles - row;
@@ -103,6 +103,7 @@ impl Work for Write<'_> {
                 unsafe {
                     let x = product.x.as_ptr().add(row * product.x_stride);
                     let weights = product.weights.as_ptr().add(panel * product.panel_stride);
+                    begin::<S>(&product, &mut sums, row, rows, panel, panels, y, y_stride);
                     tile_of::<S>(rows, panels, &product, x, weights, &mut sums);
                     finish::<S>(&product, &sums, row, rows, panel, panels, y, y_stride);
                 }
@@ -156,7 +157,7 @@ unsafe fn tile_of<S: Simd>(
     )(4, 4)(5, 1)(5, 2)(5, 3)(5, 4)(6, 1)(6, 2)(6, 3)(6, 4)(7, 1)(7, 2)(7, 3)(8, 1)(8, 2)(8, 3));
 }
 
-/// `sums[r][p] = Σ x[r][k] * weights[p][k]`, k in order.
+/// `sums[r][p] += Σ x[r][k] * weights[p][k]`, k in order.
 ///
 /// # Safety
 ///
@@ -173,6 +174,11 @@ unsafe fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(
     // SAFETY: `k` stays below `inputs`; ROWS * PANELS <= MAX_SUMS. Prefetching may leave the slice, hence `wrapping_add`.
     unsafe {
         let mut sum = [[S::zero(); PANELS]; ROWS];
+        for (r, sum) in sum.iter_mut().enumerate() {
+            for (p, sum) in sum.iter_mut().enumerate() {
+                *sum = S::load(sums.0.as_ptr().add((r * PANELS + p) * LANES));
+            }
+        }
         for k in 0..product.inputs {
             let mut weight = [S::zero(); PANELS];
             for (p, weight) in weight.iter_mut().enumerate() {
@@ -191,6 +197,33 @@ unsafe fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(
             for (p, sum) in sum.into_iter().enumerate() {
                 sum.store(sums.0.as_mut_ptr().add((r * PANELS + p) * LANES));
             }
+        }
+    }
+}
+
+/// Sets the sums of a tile to zero, or to where they stood.
+///
+/// # Safety
+///
+/// As [`finish`].
+#[allow(unsafe_code)]
+#[inline(always)]
+unsafe fn begin<S: Simd>(
+    product: &Product<'_>,
+    sums: &mut Sums,
+    row: usize,
+    rows: usize,
+    panel: usize,
+    panels: usize,
+    y: *const f32,
+    y_stride: usize,
+) {
+    for (index, sum) in sums.0.chunks_exact_mut(LANES).take(rows * panels).enumerate() {
+        // SAFETY: a product that goes on has whole panels of outputs in `y`.
+        unsafe {
+            let from = y.wrapping_add((row + index / panels) * y_stride + (panel + index % panels) * LANES);
+            let start = if product.continues { S::load(from) } else { S::zero() };
+            start.store(sum.as_mut_ptr());
         }
     }
 }

@@ -38,7 +38,7 @@ fn load(name: &str) -> Option<Golden> {
         params.add(spec.name.as_str(), &spec.shape, data);
     }
     let decoder = Decoder::find(&config, &params).unwrap();
-    let numbers = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let numbers = serde_json::from_slice(&fs_err::read(folder.join("golden.json")).unwrap()).unwrap();
     Some(Golden { folder, decoder, params, numbers })
 }
 

@@ -203,7 +203,7 @@ fn measuring_takes_turns_over_all_ways() {
     assert_eq!(measured.drafted[1].speed.statistics.tokens_per_forward(), Some(5.0));
     assert_eq!(measured.plain.speedup.median, 1.0);
     for spread in
-        [measured.bare.tokens_per_s, measured.drafted[0].round_cost, measured.drafted[1].speed.speedup]
+        [&measured.bare.tokens_per_s, &measured.drafted[0].round_cost, &measured.drafted[1].speed.speedup]
     {
         assert!(0.0 < spread.lowest && spread.lowest <= spread.median && spread.median <= spread.highest);
     }

@@ -1,6 +1,8 @@
 //! Small models for the tests: random ones, whose drafts are sometimes right by chance, and planted ones, which know a cycle
 //! of tokens by heart.
 
+#![allow(dead_code, reason = "each file of tests uses its part")]
+
 use std::sync::Arc;
 
 use kernels::team::Team;

@@ -1,7 +1,7 @@
 //! What a training step sees: rows of tokens, which document each belongs to, and which may be targets.
 //!
-//! Nothing crosses a document: a position attends from `first_visible` on, and its target at depth k is token t + k of
-//! the same row only if both are of the same segment.
+//! Nothing crosses a document: a position attends from `first_visible` on, and its target at depth k is token
+//! t + k of the same row only if both are of the same segment.
 
 /// Marks a position without a target in [`Batch::targets`].
 pub const NO_TARGET: u32 = u32::MAX;
@@ -26,15 +26,16 @@ pub struct Batch {
     pub segments: Vec<u32>,
     /// `[batch, length]`: position within the segment, from 0; 0 where padded.
     pub positions: Vec<u32>,
-    /// `[batch, length]`: index within the row of the segment's first token, the first that this position may attend
-    /// to. Padding sees only itself, so that no row of attention is empty.
+    /// `[batch, length]`: index within the row of the segment's first token, the first that this position may
+    /// attend to. Padding sees only itself, so that no row of attention is empty.
     pub first_visible: Vec<u32>,
     /// `[batch, length + lookahead]`: may this token be a target?
     pub loss_mask: Vec<bool>,
 }
 
 impl Batch {
-    /// One whole document in one row, not packed: as many inputs as tokens, and `lookahead` padding after them.
+    /// One whole document in one row, not packed: as many inputs as tokens, and `lookahead` padding after
+    /// them.
     pub fn single(tokens: &[u32], lookahead: usize) -> Self {
         let mut batch = Self::padded(1, tokens.len(), lookahead);
         batch.place(0, 0, tokens, 0);
@@ -80,14 +81,16 @@ impl Batch {
         self.tokens.chunks_exact(self.stride().max(1)).flat_map(|row| &row[..self.length]).copied().collect()
     }
 
-    /// `[batch, length]` into `out`: what depth `depth >= 1` is to predict, [`NO_TARGET`] where there is nothing.
+    /// `[batch, length]` into `out`: what depth `depth >= 1` is to predict, [`NO_TARGET`] where there is
+    /// nothing.
     ///
-    /// The target of position t is token t + depth of its row (Gloeckle et al. 2024, section 2: head i predicts
-    /// x_{t+i}), if that token is of the same segment and its loss mask is set.
+    /// The target of position t is token t + depth of its row (Gloeckle et al. 2024, section 2: head i
+    /// predicts x_{t+i}), if that token is of the same segment and its loss mask is set.
     ///
     /// # Panics
     ///
-    /// If `depth` is 0 or greater than `lookahead`: such a target would silently be missing at the end of each row.
+    /// If `depth` is 0 or greater than `lookahead`: such a target would silently be missing at the end of
+    /// each row.
     pub fn targets(&self, depth: usize, out: &mut Vec<u32>) {
         out.clear();
         out.reserve(self.batch * self.length);

@@ -1,7 +1,7 @@
 //! Tokens on disk, so that a second run starts at once.
 //!
-//! One file per combination of paths, settings and vocabulary; inside it stands what the source files looked like, and
-//! when that changes the file is written again. A damaged file is written again as well.
+//! One file per combination of paths, settings and vocabulary; inside it stands what the source files looked
+//! like, and when that changes the file is written again. A damaged file is written again as well.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! A short fingerprint of bytes, the same on every platform and in every version of this program.
 //!
-//! FNV-1a with 128 bits (Fowler, Noll, Vo; parameters of RFC 9923). It guards against accidents, not against forgers.
+//! FNV-1a with 128 bits (Fowler, Noll, Vo; parameters of RFC 9923). It guards against accidents, not against
+//! forgers.
 
 /// Running FNV-1a state.
 pub(crate) struct Digest(u128);

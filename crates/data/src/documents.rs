@@ -22,8 +22,8 @@ pub struct Document {
 ///
 /// # Errors
 ///
-/// If a file is missing, of another kind or not UTF-8, a line is no JSON object with that field, or nothing but blank
-/// text is found.
+/// If a file is missing, of another kind or not UTF-8, a line is no JSON object with that field, or nothing
+/// but blank text is found.
 pub fn read_documents(source: &Source) -> Result<Vec<Document>> {
     let mut documents = Vec::new();
     for file in source.files()? {

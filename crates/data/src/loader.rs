@@ -12,8 +12,8 @@ use crate::random::Random;
 
 /// Endless, seeded batches.
 ///
-/// Each epoch shuffles the documents, lays them end to end, cuts windows and shuffles those (see the module `packing`).
-/// A batch may hold rows of two epochs.
+/// Each epoch shuffles the documents, lays them end to end, cuts windows and shuffles those (see the module
+/// `packing`). A batch may hold rows of two epochs.
 pub struct Loader {
     corpus: Arc<Corpus>,
     documents: Vec<usize>,
@@ -46,7 +46,8 @@ pub struct LoaderState {
 }
 
 impl Loader {
-    /// Batches of `batch` rows with `length` inputs and `lookahead` more tokens, from the given documents of a corpus.
+    /// Batches of `batch` rows with `length` inputs and `lookahead` more tokens, from the given documents of
+    /// a corpus.
     ///
     /// # Errors
     ///
@@ -174,7 +175,8 @@ fn lay_out(
     (packing, order)
 }
 
-/// Batches over documents in order, in which each token is a target at most once per depth; the last batch is padded.
+/// Batches over documents in order, in which each token is a target at most once per depth; the last batch is
+/// padded.
 ///
 /// At most `max_batches` of them, from the start; 0 means all.
 pub fn evaluation_batches(

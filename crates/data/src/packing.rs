@@ -1,9 +1,10 @@
 //! Documents end to end, cut into windows.
 //!
-//! Windows are `length` tokens apart and `length + lookahead` long: the last tokens of one are the first of the next, so
-//! that the inputs at a window's end have their targets at every depth. Each pair of an input and its target at some
-//! depth thus lies in exactly one window. Rows are windows of the laid-out documents, so hardly any is padding; the
-//! price is that a document cut by a window's edge goes on as a new segment, without what came before.
+//! Windows are `length` tokens apart and `length + lookahead` long: the last tokens of one are the first of
+//! the next, so that the inputs at a window's end have their targets at every depth. Each pair of an input
+//! and its target at some depth thus lies in exactly one window. Rows are windows of the laid-out documents,
+//! so hardly any is padding; the price is that a document cut by a window's edge goes on as a new segment,
+//! without what came before.
 
 use crate::batch::Batch;
 use crate::corpus::Corpus;
@@ -35,8 +36,8 @@ impl Packing {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// How many windows the layout has: one at least, and none that would hold the very last token alone, which has no
-    /// target.
+    /// How many windows the layout has: one at least, and none that would hold the very last token alone,
+    /// which has no target.
     pub(crate) fn windows(&self) -> usize {
         self.tokens().saturating_sub(1).div_ceil(self.length).max(1)
     }

@@ -5,8 +5,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// A stream of random numbers for one purpose.
 ///
-/// `seed` chooses the experiment, `stream` the purpose within it (an epoch's shuffle, a tale), so that one purpose
-/// taking more numbers never shifts another.
+/// `seed` chooses the experiment, `stream` the purpose within it (an epoch's shuffle, a tale), so that one
+/// purpose taking more numbers never shifts another.
 pub struct Random(ChaCha8Rng);
 
 impl Random {

@@ -18,8 +18,8 @@ pub struct ShownToken {
 
 /// The tokens of a row, lookahead included, padding left out.
 ///
-/// Special tokens show their name. What stays of a character at the end of a segment is shown with its last token, as
-/// U+FFFD.
+/// Special tokens show their name. What stays of a character at the end of a segment is shown with its last
+/// token, as U+FFFD.
 pub fn show_row(batch: &Batch, row: usize, vocabulary: &Vocabulary) -> Vec<ShownToken> {
     let from = row * batch.stride();
     let upto = from + batch.stride();

@@ -16,8 +16,8 @@ pub struct Source {
     pub field: String,
     /// What stands between two documents of a `.txt` file; without it, a file is one document.
     pub separator: Option<String>,
-    /// Documents of `.txt` files longer than this are cut at the last blank line before it, else at a line end, else
-    /// between two characters. 0: never.
+    /// Documents of `.txt` files longer than this are cut at the last blank line before it, else at a line
+    /// end, else between two characters. 0: never.
     pub longest_document_bytes: usize,
 }
 
@@ -43,7 +43,8 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// If a path is missing, a named file has another extension, a folder holds nothing to read or contains itself.
+    /// If a path is missing, a named file has another extension, a folder holds nothing to read or contains
+    /// itself.
     pub fn files(&self) -> Result<Vec<TextFile>> {
         if self.separator.as_deref() == Some("") {
             return Err(Error::Setting(

@@ -1,11 +1,13 @@
 //! How much of a held-out text is merely repeated from the training text.
 //!
-//! Fast decoding of a text that was learnt by heart proves little; this share says how far a corpus is from that.
+//! Fast decoding of a text that was learnt by heart proves little; this share says how far a corpus is from
+//! that.
 
-/// The share of all stretches of `span` bytes in `held_out` that stand somewhere in `train`; 0 where there is none so long.
+/// The share of all stretches of `span` bytes in `held_out` that stand somewhere in `train`; 0 where there is
+/// none so long.
 ///
-/// Stretches lie within one document. Compared by 61-bit hashes: among a million stretches the chance of one false match
-/// is below one in a million.
+/// Stretches lie within one document. Compared by 61-bit hashes: among a million stretches the chance of one
+/// false match is below one in a million.
 pub fn repeated_span_share(train: &[&str], held_out: &[&str], span: usize) -> f64 {
     assert!(span > 0, "an empty stretch stands everywhere");
     let mut known: Vec<u64> =

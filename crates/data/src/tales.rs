@@ -1,12 +1,13 @@
 //! Short English tales from a seeded generator: a corpus that is always at hand and whose entropy is known.
 //!
-//! Every tale follows one plot (a wish, a way, a find, a sum, a quarrel, a helper, peace) in freely chosen words. People
-//! and things recur within a tale, sums come out right, and long words are decided by their beginnings: that is what a
-//! model can learn to foresee. Which words come is drawn, and the probabilities of all draws of a tale multiply to a
-//! bound on how well any model can predict it ([`Tale::chosen_bits`]).
+//! Every tale follows one plot (a wish, a way, a find, a sum, a quarrel, a helper, peace) in freely chosen
+//! words. People and things recur within a tale, sums come out right, and long words are decided by their
+//! beginnings: that is what a model can learn to foresee. Which words come is drawn, and the probabilities of
+//! all draws of a tale multiply to a bound on how well any model can predict it ([`Tale::chosen_bits`]).
 
 mod plots;
 mod teller;
+#[rustfmt::skip]
 mod words;
 
 use rayon::prelude::*;
@@ -19,8 +20,8 @@ use teller::Teller;
 pub struct Tale {
     /// A few hundred bytes of ASCII in four paragraphs.
     pub text: String,
-    /// -log2 of the probability of all choices made for it: what the generator itself would need to encode the tale. No
-    /// model does better on average, but for the few choices that give the same text.
+    /// -log2 of the probability of all choices made for it: what the generator itself would need to encode
+    /// the tale. No model does better on average, but for the few choices that give the same text.
     pub chosen_bits: f64,
 }
 

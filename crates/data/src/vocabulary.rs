@@ -39,8 +39,8 @@ impl Vocabulary {
 
     /// Reads `tokenizer.json` from a checkpoint folder, or the file itself.
     ///
-    /// `tokenizer_config.json`, `generation_config.json` and `config.json` beside it say which tokens begin and end a
-    /// document. A `tokenizer.json` that is this crate's byte vocabulary takes the built-in path.
+    /// `tokenizer_config.json`, `generation_config.json` and `config.json` beside it say which tokens begin
+    /// and end a document. A `tokenizer.json` that is this crate's byte vocabulary takes the built-in path.
     ///
     /// # Errors
     ///
@@ -126,8 +126,8 @@ impl Vocabulary {
         }
     }
 
-    /// The text of ids, special tokens left out. Bytes that are no UTF-8 become U+FFFD; ids beyond the vocabulary (an
-    /// embedding may have spare rows) stand for nothing.
+    /// The text of ids, special tokens left out. Bytes that are no UTF-8 become U+FFFD; ids beyond the
+    /// vocabulary (an embedding may have spare rows) stand for nothing.
     ///
     /// # Errors
     ///

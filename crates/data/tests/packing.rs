@@ -1,4 +1,5 @@
-//! Nothing crosses a document, and every pair of an input and its target comes exactly once, packed or padded.
+//! Nothing crosses a document, and every pair of an input and its target comes exactly once, packed or
+//! padded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Vocabularies against the reference texts, and the byte vocabulary against the library that others will read it with.
+//! Vocabularies against the reference texts, and the byte vocabulary against the library that others will
+//! read it with.
 
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 

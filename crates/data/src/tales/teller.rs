@@ -26,9 +26,9 @@ struct Person {
 
 /// The first entry of a list comes in one of this many cases, the others share the rest equally.
 ///
-/// A flat choice has no likely first letter, so nothing could be drafted across it; with one common word there is
-/// something to guess, while most of the entropy of the flat choice stays.
-const COMMON: usize = 5;
+/// A flat choice has no likely first letter, so nothing could be drafted across it; with one common word
+/// there is something to guess, while most of the entropy of the flat choice stays.
+const COMMON: usize = 4;
 
 /// An optional scene is left out in one of this many tales.
 const LEFT_OUT: usize = 3;

@@ -22,8 +22,8 @@ pub(super) fn decode(ids: &[u32]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The character that stands for a byte in `tokenizer.json` files of the GPT-2 kind: the printable bytes of Latin-1
-/// stand for themselves, the others, in order, for U+0100 and onwards.
+/// The character that stands for a byte in `tokenizer.json` files of the GPT-2 kind: the printable bytes of
+/// Latin-1 stand for themselves, the others, in order, for U+0100 and onwards.
 fn stand_in(byte: u8) -> char {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if printable(byte) {

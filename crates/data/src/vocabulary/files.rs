@@ -76,8 +76,8 @@ pub(super) fn load(folder_or_file: &Path) -> Result<Option<Loaded>> {
 
 /// The token that the tokenizer itself puts before a text.
 ///
-/// Many tokenizers name a `bos_token` that they never use (GPT-2, Qwen): training and serving agree only if what is
-/// added is what the tokenizer adds.
+/// Many tokenizers name a `bos_token` that they never use (GPT-2, Qwen): training and serving agree only if
+/// what is added is what the tokenizer adds.
 fn find_begin(tokenizer: &Tokenizer, config: &Value) -> Option<u32> {
     let first = |special: bool| {
         tokenizer.encode_fast("a", special).ok().and_then(|encoding| encoding.get_ids().first().copied())

@@ -40,8 +40,8 @@ impl Loaded {
         Error::Tokenizer { path: self.path.clone(), reason: error.to_string() }
     }
 
-    /// The files as read, and where `tokenizer_config.json` is missing a small one, without which `transformers` does
-    /// not know which class to load.
+    /// The files as read, and where `tokenizer_config.json` is missing a small one, without which
+    /// `transformers` does not know which class to load.
     pub(super) fn files_to_save(&self) -> Vec<(String, Vec<u8>)> {
         let mut files = self.files.clone();
         if !files.iter().any(|(name, _)| name == "tokenizer_config.json") {

@@ -6,8 +6,8 @@ use super::loaded::Loaded;
 
 /// Takes ids in order and gives back the text that they complete.
 ///
-/// All pieces together, with [`TextStream::finish`], are the decoded text; a character whose bytes come in several
-/// tokens is held back until it is whole.
+/// All pieces together, with [`TextStream::finish`], are the decoded text; a character whose bytes come in
+/// several tokens is held back until it is whole.
 pub struct TextStream {
     kind: Kind,
 }
@@ -19,8 +19,8 @@ enum Kind {
 
 /// The newest tokens of a loaded tokenizer's stream.
 ///
-/// What a token adds depends on those before it (a sentencepiece decoder drops the space of the very first one), so the
-/// tokens are decoded together with the piece before, and only the difference is given out.
+/// What a token adds depends on those before it (a sentencepiece decoder drops the space of the very first
+/// one), so the tokens are decoded together with the piece before, and only the difference is given out.
 struct Window {
     vocabulary: Arc<Loaded>,
     /// The last piece given out, then what is held back.
@@ -31,7 +31,8 @@ struct Window {
     given_text: String,
 }
 
-/// More tokens than any character has bytes: beyond this the held text is broken bytes, not an unfinished character.
+/// More tokens than any character has bytes: beyond this the held text is broken bytes, not an unfinished
+/// character.
 const LONGEST_HOLD: usize = 16;
 
 /// An unfinished character has at most this many bytes, hence tokens.
@@ -58,7 +59,8 @@ impl TextStream {
         }
     }
 
-    /// What was held back, with U+FFFD for bytes that never became a character. The stream is empty afterwards.
+    /// What was held back, with U+FFFD for bytes that never became a character. The stream is empty
+    /// afterwards.
     pub fn finish(&mut self) -> String {
         match &mut self.kind {
             Kind::Bytes { pending } => String::from_utf8_lossy(&std::mem::take(pending)).into_owned(),
@@ -122,7 +124,8 @@ impl Window {
             None => self.decode(self.given, until),
         };
         if piece.is_empty() {
-            // Special tokens, or a space that the decoder drops at the start: they stay for the next difference.
+            // Special tokens, or a space that the decoder drops at the start: they stay for the next
+            // difference.
             return piece;
         }
         self.ids.drain(..self.given);
@@ -132,7 +135,8 @@ impl Window {
     }
 
     fn decode(&self, from: usize, to: usize) -> String {
-        // A decoder that fails on a window has nothing to show for it; `Vocabulary::decode` reports the error.
+        // A decoder that fails on a window has nothing to show for it; `Vocabulary::decode` reports the
+        // error.
         self.vocabulary.decode(&self.ids[from..to]).unwrap_or_default()
     }
 }

@@ -1,11 +1,12 @@
-//! Products of matrices for training, f32, on the `gemm` crate and all of rayon's current threads.
+//! Products of matrices for training, f32, on the `gemm` crate's f32 part and all of rayon's current threads.
 //!
 //! A linear map stores its weights as `[outputs, inputs]`. Its forward and its two gradients are the three products here.
 //! The crate divides the elements of the result among threads and adds each element's terms in an order that depends on the
 //! shapes, so that the same shapes give the same bits again. Another number of rows may give other bits: where a row must not
 //! feel its neighbours (decoding), [`crate::packed`] is the place.
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
+use gemm_f32::gemm::f32::get_gemm_fn;
 
 pub use crate::view::{View, ViewMut};
 
@@ -100,20 +101,21 @@ fn multiply(a: Operand, b: Operand, mut c: ViewMut, write: Write, factor: f32, t
     // SAFETY: the constructors of the views checked that every row lies within its slice, the shapes agree as asserted above,
     // and `c` is borrowed exclusively, so that it overlaps neither factor.
     unsafe {
-        gemm::gemm(
-            c.rows(),
+        // The kernel wants columns of the result to be contiguous: ours are rows, so it computes the transpose, b^T a^T.
+        get_gemm_fn()(
             c.columns(),
+            c.rows(),
             a.columns,
             c.as_mut_ptr(),
-            1,
             c.stride() as isize,
+            1,
             write == Write::Add,
-            a.view.as_ptr(),
-            a.column_step as isize,
-            a.row_step as isize,
             b.view.as_ptr(),
-            b.column_step as isize,
             b.row_step as isize,
+            b.column_step as isize,
+            a.view.as_ptr(),
+            a.row_step as isize,
+            a.column_step as isize,
             1.0,
             factor,
             false,

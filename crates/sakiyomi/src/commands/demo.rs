@@ -56,7 +56,7 @@ struct Told {
 pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let began = std::time::Instant::now();
     let folder = free_folder(demo.out.as_deref())?;
-    let mut config = settings::config(&folder, demo);
+    let config = settings::config(&folder, demo);
     config.validate()?;
     if demo.dry_run {
         output.remark(format!("would train {} steps in {} (dry run)", config.train.steps, folder.display()));
@@ -65,7 +65,7 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
     machine::use_threads(threads)?;
     let interrupt = Interrupt::listen()?;
     if demo.text.is_empty() {
-        config.data.train = vec![corpus::write(&folder, demo.seed)?];
+        corpus::write(&folder, demo.seed)?;
     }
     let outcome = train::train(&config, false, &mut TrainingProgress::new(output, interrupt.clone()))?;
     if !outcome.finished {

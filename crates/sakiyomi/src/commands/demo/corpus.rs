@@ -16,17 +16,20 @@ const BYTES: usize = 6_000_000;
 /// Length of the spans by which text that was learnt by heart would show.
 const SPAN_BYTES: usize = 48;
 
-/// Writes the tales into the run's folder and returns the file.
-pub fn write(folder: &Path, seed: u64) -> anyhow::Result<PathBuf> {
+/// Where the tales of a run stand.
+pub fn file(folder: &Path) -> PathBuf {
+    folder.join("tales.jsonl")
+}
+
+/// Writes the tales into the run's folder.
+pub fn write(folder: &Path, seed: u64) -> anyhow::Result<()> {
     fs_err::create_dir_all(folder)?;
-    let file = folder.join("tales.jsonl");
-    let mut writer = std::io::BufWriter::new(fs_err::File::create(&file)?);
+    let mut writer = std::io::BufWriter::new(fs_err::File::create(file(folder))?);
     for tale in data::tales::tales(seed, BYTES) {
         serde_json::to_writer(&mut writer, &serde_json::json!({ "text": tale }))?;
         writeln!(writer)?;
     }
-    writer.flush()?;
-    Ok(file)
+    Ok(writer.flush()?)
 }
 
 /// Sizes of both parts, and how much of the held-out part stands in the training part.

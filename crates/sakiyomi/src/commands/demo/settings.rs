@@ -32,7 +32,7 @@ pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
         context: Some(512),
         ..Architecture::default()
     });
-    config.data.train.clone_from(&demo.text);
+    config.data.train = if demo.text.is_empty() { vec![super::corpus::file(folder)] } else { demo.text.clone() };
     config.data.held_out_fraction = 0.05;
     config.objective.kind = ObjectiveKind::Heads;
     config.objective.n = HEADS;

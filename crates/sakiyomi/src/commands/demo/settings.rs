@@ -16,7 +16,7 @@ use crate::arguments::Demo;
 const HEADS: usize = 4;
 
 /// Default number of optimiser steps.
-const STEPS: u64 = 900;
+const STEPS: u64 = 800;
 
 pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
     let mut config = RunConfig::default();
@@ -25,9 +25,9 @@ pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
     config.model.architecture = Some(Architecture {
         preset: "1M".to_owned(),
         width: Some(192),
-        layers: Some(6),
-        heads: Some(6),
-        kv_heads: Some(6),
+        layers: Some(4),
+        heads: Some(3),
+        kv_heads: Some(3),
         ffn: Some(512),
         context: Some(512),
         ..Architecture::default()
@@ -40,7 +40,7 @@ pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
     config.objective.match_parameters = false;
     let steps = demo.steps.unwrap_or(STEPS) as usize;
     config.train.steps = steps;
-    config.train.batch = 16;
+    config.train.batch = 8;
     config.train.length = 256;
     config.train.learning_rate = 3e-3;
     config.train.schedule = Schedule::Cosine;

@@ -154,7 +154,9 @@ impl PackedF32 {
         if threads == 1 || work < ALONE {
             return 1;
         }
-        (work / PART).clamp(threads, 4 * threads).min(panels / PANELS_PER_PART).max(1)
+        // A multiple of the threads: five equal parts would keep two of them busy for three.
+        let parts = (work / PART).clamp(1, 4 * threads).next_multiple_of(threads);
+        parts.min(panels / PANELS_PER_PART).max(1)
     }
 
     /// The weights of some panels, as flat values.

@@ -114,6 +114,12 @@ impl Engine {
         copy
     }
 
+    /// The same values as rows of another width: outputs side by side become rows.
+    pub fn reshape(&mut self, mut x: Rows, width: usize, rows: usize) -> Rows {
+        x.data.truncate(rows * width);
+        Rows { data: x.data, rows, width }
+    }
+
     /// One value of the rows of all `parts`, in order.
     pub fn stack(&mut self, parts: Vec<Rows>) -> Rows {
         let rows = parts.iter().map(|part| part.rows).sum();
@@ -132,11 +138,12 @@ impl Engine {
         self.keep.get(slot).copied().unwrap_or(Keep::All)
     }
 
-    /// A buffer from the pool: the smallest that is large enough, so that after the first steps nothing is allocated.
+    /// A buffer from the pool: one of that very length, which need not be cleared, or the smallest that is large enough.
+    /// After the first steps nothing is allocated.
     fn take(&mut self, rows: usize, width: usize) -> Rows {
         let len = rows * width;
         let fitting = self.pool.iter().enumerate().filter(|(_, b)| b.capacity() >= len);
-        let found = fitting.min_by_key(|(_, b)| b.capacity()).map(|(index, _)| index);
+        let found = fitting.min_by_key(|(_, b)| (b.len() != len, b.capacity())).map(|(index, _)| index);
         let mut data = match found {
             Some(index) => self.pool.swap_remove(index),
             None => Vec::with_capacity(len),

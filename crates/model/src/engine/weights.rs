@@ -1,7 +1,5 @@
 //! Weights as the engine reads them: products packed once, tables and vectors as they are.
 
-use std::collections::HashMap;
-
 use kernels::packed::PackedF32;
 use tensor::{Linear, ParamId, Params};
 
@@ -17,9 +15,36 @@ pub(super) struct Group {
 /// What an engine needs of a model; shared between engines.
 #[derive(Debug, Default)]
 pub struct EngineWeights {
-    groups: HashMap<ParamId, Group>,
-    vectors: HashMap<ParamId, Vec<f32>>,
-    tables: HashMap<ParamId, (Vec<f32>, usize)>,
+    groups: ByParam<Group>,
+    vectors: ByParam<Vec<f32>>,
+    tables: ByParam<(Vec<f32>, usize)>,
+}
+
+/// Values by parameter: found by index, because every operation of every token looks one up.
+#[derive(Debug)]
+struct ByParam<T>(Vec<Option<T>>);
+
+impl<T> Default for ByParam<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> ByParam<T> {
+    fn insert(&mut self, id: ParamId, value: T) {
+        if self.0.len() <= id.index() {
+            self.0.resize_with(id.index() + 1, || None);
+        }
+        self.0[id.index()] = Some(value);
+    }
+
+    fn get(&self, id: ParamId) -> Option<&T> {
+        self.0.get(id.index())?.as_ref()
+    }
+
+    fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten()
+    }
 }
 
 impl EngineWeights {
@@ -72,15 +97,15 @@ impl EngineWeights {
     }
 
     pub(super) fn group(&self, first: ParamId) -> &Group {
-        self.groups.get(&first).expect("every linear map of the model was packed")
+        self.groups.get(first).expect("every linear map of the model was packed")
     }
 
     pub(super) fn vector(&self, id: ParamId) -> &[f32] {
-        self.vectors.get(&id).expect("every gain of the model was kept")
+        self.vectors.get(id).expect("every gain of the model was kept")
     }
 
     pub(super) fn table(&self, id: ParamId) -> (&[f32], usize) {
-        let (table, width) = self.tables.get(&id).expect("the embedding was kept");
+        let (table, width) = self.tables.get(id).expect("the embedding was kept");
         (table, *width)
     }
 }

@@ -22,11 +22,14 @@ impl Drafter for ParallelHeads {
     }
 
     fn pack(&self, weights: &mut EngineWeights, params: &Params) {
+        let maps = self.linear_maps();
+        if !maps.is_empty() {
+            // Side by side: all heads read the same state, so drafting is one product.
+            weights.add_group(&maps, params);
+        }
         for head in &self.heads {
-            match &head.body {
-                Body::Block(block) => weights.add_block(block, params),
-                Body::Linear(map) => weights.add_group(&[*map], params),
-                Body::Readout => {}
+            if let Body::Block(block) = &head.body {
+                weights.add_block(block, params);
             }
             if self.spec.unembedding == UnembeddingKind::Replicated {
                 weights.add_group(&[Linear { weight: head.unembedding, bias: None }], params);
@@ -35,39 +38,42 @@ impl Drafter for ParallelHeads {
     }
 
     fn draft(&self, engine: &mut Engine, decoder: &Decoder, verified: &Verified, length: usize) -> Draft {
-        let mut states: Vec<Rows> = Vec::with_capacity(length);
-        match self.spec.kind {
-            HeadKind::Linear if length == 0 => {}
-            HeadKind::Linear | HeadKind::Anticausal => self.pointwise(engine, verified, length, &mut states),
+        let states = match self.spec.kind {
+            HeadKind::Linear | HeadKind::Anticausal if length == 0 => return Draft::default(),
+            HeadKind::Linear => self.linear_states(engine, verified, length),
+            HeadKind::Anticausal => {
+                let last = |tap: &Rows, engine: &mut Engine| engine.copy_rows(tap, verified.rows - 1, 1);
+                let states = verified.states[..length].iter().map(|tap| last(tap, engine)).collect();
+                engine.stack(states)
+            }
             // Blocks attend: every committed row goes through them, though only the last is read.
-            HeadKind::Layer => self.blocks_on_trunk(engine, verified, length, &mut states),
-            HeadKind::Causal => self.chain_of_blocks(engine, verified, length, &mut states),
-        }
+            HeadKind::Layer => self.blocks_on_trunk(engine, verified, length),
+            HeadKind::Causal => self.chain_of_blocks(engine, verified, length),
+        };
         let tokens = self.read_out(engine, decoder, states);
         Draft { tokens }
     }
 }
 
+/// States of the heads at the last committed row: `[length, width]`, one row per depth from 2.
 impl ParallelHeads {
-    /// Heads that look at one position only.
-    fn pointwise(&self, engine: &mut Engine, verified: &Verified, length: usize, states: &mut Vec<Rows>) {
-        for (index, head) in self.heads[..length].iter().enumerate() {
-            let tap = if self.spec.kind == HeadKind::Anticausal { index } else { 0 };
-            let last = engine.copy_rows(&verified.states[tap], verified.rows - 1, 1);
-            states.push(match &head.body {
-                Body::Linear(map) => engine.linear(last, &[*map]),
-                Body::Block(_) | Body::Readout => last,
-            });
-        }
+    fn linear_maps(&self) -> Vec<Linear> {
+        let map = |head: &super::Head| match &head.body {
+            Body::Linear(map) => Some(*map),
+            Body::Block(_) | Body::Readout => None,
+        };
+        self.heads.iter().filter_map(map).collect()
     }
 
-    fn blocks_on_trunk(
-        &self,
-        engine: &mut Engine,
-        verified: &Verified,
-        length: usize,
-        states: &mut Vec<Rows>,
-    ) {
+    fn linear_states(&self, engine: &mut Engine, verified: &Verified, length: usize) -> Rows {
+        let last = engine.copy_rows(&verified.states[0], verified.rows - 1, 1);
+        let width = last.width;
+        let side_by_side = engine.linear(last, &self.linear_maps());
+        engine.reshape(side_by_side, width, length)
+    }
+
+    fn blocks_on_trunk(&self, engine: &mut Engine, verified: &Verified, length: usize) -> Rows {
+        let mut states = Vec::with_capacity(length);
         for (index, head) in self.heads.iter().enumerate() {
             let Body::Block(block) = &head.body else { continue };
             engine.stand_at(verified.first_position);
@@ -76,15 +82,11 @@ impl ParallelHeads {
             let state = block.forward(engine, rows);
             if index < length { states.push(state) } else { engine.recycle(state) }
         }
+        engine.stack(states)
     }
 
-    fn chain_of_blocks(
-        &self,
-        engine: &mut Engine,
-        verified: &Verified,
-        length: usize,
-        states: &mut Vec<Rows>,
-    ) {
+    fn chain_of_blocks(&self, engine: &mut Engine, verified: &Verified, length: usize) -> Rows {
+        let mut states = Vec::with_capacity(length);
         let mut below = engine.copy_rows(&verified.states[0], 0, verified.rows);
         for (index, head) in self.heads.iter().enumerate() {
             let Body::Block(block) = &head.body else { continue };
@@ -96,16 +98,17 @@ impl ParallelHeads {
             }
         }
         engine.recycle(below);
+        engine.stack(states)
     }
 
     /// Final norm and unembedding of all drafted depths: one pass over the shared weights.
-    fn read_out(&self, engine: &mut Engine, decoder: &Decoder, states: Vec<Rows>) -> Vec<u32> {
-        if states.is_empty() {
+    fn read_out(&self, engine: &mut Engine, decoder: &Decoder, states: Rows) -> Vec<u32> {
+        if states.rows == 0 {
+            engine.recycle(states);
             return Vec::new();
         }
-        let stacked = engine.stack(states);
-        let normed = decoder.final_norm(engine, &stacked);
-        engine.recycle(stacked);
+        let normed = decoder.final_norm(engine, &states);
+        engine.recycle(states);
         let argmaxes = |logits: &Rows| -> Vec<u32> {
             (0..logits.rows).map(|row| kernels::argmax::argmax(logits.row(row)) as u32).collect()
         };

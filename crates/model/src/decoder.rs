@@ -126,8 +126,9 @@ impl Decoder {
         })
     }
 
-    /// Random parameters: normal with deviation `0.02`, the maps into the residual stream smaller by `sqrt(2 layers)` as in
-    /// GPT-2, gains 1, biases 0.
+    /// Random parameters: normal with deviation `sqrt(2 / (5 inputs))` (Nguyen and Salazar 2019, arXiv 1910.05895; 0.02 at
+    /// GPT-2's width, and larger for narrow models, which otherwise take long to get going), the maps into the residual
+    /// stream smaller by `sqrt(2 layers)`, gains 1, biases 0.
     pub fn initialise(config: &DecoderConfig, seed: u64) -> Result<(Self, Params)> {
         let mut params = Params::default();
         let mut rng = random::seeded(seed, INITIALISATION);
@@ -186,7 +187,8 @@ pub fn initial_values(name: &str, shape: &[usize], layers: usize, rng: &mut Seed
     if name.ends_with("norm.weight") {
         return vec![1.0; count];
     }
+    let deviation = (2.0 / (5.0 * shape[1..].iter().product::<usize>() as f32)).sqrt();
     let into_residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
-    let deviation = if into_residual { 0.02 / (2.0 * layers as f32).sqrt() } else { 0.02 };
+    let deviation = if into_residual { deviation / (2.0 * layers as f32).sqrt() } else { deviation };
     random::normal(rng, count, deviation)
 }

@@ -16,7 +16,7 @@ use crate::arguments::Demo;
 const HEADS: usize = 4;
 
 /// Default number of optimiser steps.
-const STEPS: u64 = 600;
+const STEPS: u64 = 400;
 
 pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
     let mut config = RunConfig::default();

@@ -132,7 +132,7 @@ pub struct Eval {
 #[derive(Debug, Args)]
 pub struct Sampling {
     /// 0 is greedy.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Keep the K most likely tokens; 0 keeps all.
     #[arg(long, default_value_t = 0)]

@@ -28,7 +28,8 @@ const PROBE_BYTES: usize = 128 << 20;
 pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let loaded = Loaded::read(&arguments.checkpoint, threads)?;
     let prompts = arguments.prompts.read(&loaded)?;
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + arguments.prompts.max_new_tokens;
+    let longest =
+        prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);
     let mut target = loaded.target(longest)?;
     let settings = MeasureSettings {
         decoding: DecodeSettings {

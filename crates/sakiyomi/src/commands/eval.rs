@@ -10,6 +10,9 @@ use crate::arguments::Eval;
 use crate::failure::Verdict;
 use crate::output::Output;
 
+/// More rows than this in one batch take memory and give no speed.
+const MOST_ROWS: usize = 1024;
+
 #[derive(Serialize)]
 struct Evaluated {
     checkpoint: String,
@@ -21,6 +24,7 @@ struct Evaluated {
 
 pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     anyhow::ensure!(eval.batch > 0, "--batch 0: give at least 1");
+    anyhow::ensure!(eval.batch <= MOST_ROWS, "--batch {}: at most {MOST_ROWS}", eval.batch);
     anyhow::ensure!(eval.length > 0, "--length 0: give at least 1");
     machine::use_threads(threads)?;
     let checkpoint = Checkpoint::load(&eval.checkpoint)?;

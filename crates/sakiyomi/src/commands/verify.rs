@@ -28,7 +28,7 @@ pub fn run(arguments: &Verify, threads: usize, output: Output) -> anyhow::Result
         end_tokens: loaded.end_tokens(),
         ..DecodeSettings::default()
     };
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + settings.max_new_tokens;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(settings.max_new_tokens);
     let mut target = loaded.target(longest)?;
     let mut counter = None;
     let verification = verify(&mut target, &prompts, &settings, &mut |done, of| {

@@ -3,6 +3,9 @@
 use super::{DataSection, ObjectiveKind, RunConfig, TrainMode, TrainSection};
 use crate::error::{Error, Result};
 
+/// More threads than this are a typing error.
+const MOST_THREADS: usize = 1024;
+
 impl RunConfig {
     /// Refuses settings that cannot work, as far as this can be known without reading model and data.
     ///
@@ -15,6 +18,9 @@ impl RunConfig {
         self.validate_objective()?;
         if self.run.folder.as_os_str().is_empty() {
             return refuse("run.folder", "is empty: name a folder for the run");
+        }
+        if self.run.threads > MOST_THREADS {
+            return refuse("run.threads", format!("is {}: give at most {MOST_THREADS}", self.run.threads));
         }
         Ok(())
     }
@@ -168,5 +174,6 @@ mod tests {
         assert!(refusal(&["objective.weights=[1, 2]"]).contains("2 values for 4 heads"));
         assert!(refusal(&["objective.weights=[0, 0, 0, 0]"]).contains("nothing to learn"));
         assert!(refusal(&["run.folder="]).starts_with("run.folder is empty"));
+        assert!(refusal(&["run.threads=100000000"]).starts_with("run.threads is 100000000"));
     }
 }

@@ -1,0 +1,169 @@
+//! Bad input gives one clear line and exit code 2, and costs nothing that was there.
+
+use crate::support::{CHECKPOINT, Place, training};
+
+#[test]
+fn damaged_checkpoints_are_named_by_file() {
+    let place = Place::trained(&[]);
+    place.train(&["run.folder=other", "run.seed=9"]);
+    place.refuses(&["generate", "nowhere", "--prompt", "a"], &["nowhere", "config.json"]);
+    let mut number = 0;
+    let mut damaged = |damage: &dyn Fn(&Place, &str), words: &[&str]| {
+        number += 1;
+        let folder = format!("damaged-{number}");
+        place.copy_checkpoint(CHECKPOINT, &folder);
+        damage(&place, &folder);
+        place.refuses(&["generate", &folder, "--prompt", "a"], words);
+    };
+    let cut = |file: &'static str, bytes: usize| {
+        move |place: &Place, folder: &str| {
+            let name = format!("{folder}/{file}");
+            place.write(&name, &place.read(&name)[..bytes]);
+        }
+    };
+    let replace = |file: &'static str, content: &'static [u8]| {
+        move |place: &Place, folder: &str| place.write(&format!("{folder}/{file}"), content)
+    };
+    let remove =
+        |file: &'static str| move |place: &Place, folder: &str| place.remove(&format!("{folder}/{file}"));
+    damaged(&cut("model.safetensors", 5), &["model.safetensors", "damaged"]);
+    damaged(&cut("model.safetensors", 1000), &["model.safetensors", "truncated"]);
+    damaged(&cut("model.safetensors", 10_000), &["model.safetensors", "damaged"]);
+    damaged(&cut("model.safetensors", 0), &["model.safetensors", "empty"]);
+    damaged(&replace("model.safetensors", &[0xd7; 4096]), &["model.safetensors", "damaged"]);
+    damaged(&remove("model.safetensors"), &["model.safetensors"]);
+    damaged(&remove("tokenizer.json"), &["tokenizer.json"]);
+    damaged(&replace("tokenizer.json", b"{"), &["tokenizer.json", "JSON"]);
+    damaged(&remove("mtp.safetensors"), &["mtp.safetensors", "missing"]);
+    damaged(&cut("mtp.safetensors", 100), &["mtp.safetensors", "truncated"]);
+    damaged(&cut("mtp.safetensors", 1000), &["mtp.safetensors", "damaged"]);
+    damaged(&replace("mtp.json", b"{"), &["mtp.json"]);
+    damaged(&replace("mtp.json", b"{\"format\": 99}"), &["mtp.json", "99"]);
+    damaged(&replace("config.json", b"{\"model_type\":"), &["config.json"]);
+    damaged(&replace("config.json", b"[]"), &["config.json"]);
+    damaged(&remove("config.json"), &["config.json"]);
+    let other_heads = |place: &Place, folder: &str| {
+        for file in ["mtp.json", "mtp.safetensors"] {
+            place.write(&format!("{folder}/{file}"), place.read(&format!("other/checkpoints/last/{file}")));
+        }
+    };
+    damaged(&other_heads, &["mtp.json", "other weights"]);
+}
+
+#[test]
+fn text_that_cannot_be_used_is_named_by_file_and_place() {
+    let place = Place::new();
+    place.write("empty.txt", "");
+    place.write("blank.txt", "\n \n\n");
+    place.write("latin.txt", b"caf\xe9 au lait");
+    place.write("broken.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\n");
+    place.write("field.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
+    place.write("picture.png", "a");
+    let refuses = |file: &str, words: &[&str]| {
+        let text = format!("data.train={file}");
+        place.refuses(&training(&[&text]), words);
+        place.refuses(&["data", "show", "run.toml", &text], words);
+        place.refuses(&["demo", "--steps", "1", "--out", "demo", "--text", file], words);
+        assert!(!place.exists("run/checkpoints/last"), "{file}");
+    };
+    refuses("empty.txt", &["no text", "empty.txt"]);
+    refuses("blank.txt", &["no text", "blank.txt"]);
+    refuses("missing.txt", &["missing.txt"]);
+    refuses("latin.txt", &["latin.txt", "UTF-8", "byte 3"]);
+    refuses("broken.jsonl", &["broken.jsonl:2"]);
+    refuses("field.jsonl", &["field.jsonl:2", "\"txt\""]);
+    refuses("picture.png", &["picture.png", ".jsonl"]);
+}
+
+#[test]
+fn settings_that_cannot_work_are_named_by_key() {
+    let place = Place::new();
+    let refuses = |setting: &str, words: &[&str]| {
+        place.refuses(&training(&[setting]), words);
+        place.refuses(&[training(&[setting]), vec!["--dry-run"]].concat(), words);
+    };
+    refuses("train.stpes=3", &["train.stpes", "did you mean train.steps?"]);
+    refuses("train.steps", &["train.steps", "section.key=value"]);
+    refuses("train.steps=many", &["train.steps", "whole number"]);
+    refuses("objective.head=linaer", &["objective.head", "did you mean linear?"]);
+    refuses("objective.n=0", &["n"]);
+    refuses("objective.n=5000", &["n"]);
+    refuses("model.architecture.heads=3", &["model.architecture.heads"]);
+    refuses("model.architecture.preset=2M", &["model.architecture.preset"]);
+    refuses("train.length=4096", &["train.length", "context"]);
+    refuses("train.mode=heads", &["model.init"]);
+    refuses("run.threads=100000000", &["run.threads"]);
+    place.write("mistyped.toml", "[data]\ntrain = \"text.jsonl\"\n\n[train]\nlearning_rat = 1\n");
+    let words = ["mistyped.toml:5", "did you mean train.learning_rate?"];
+    place.refuses(&["train", "mistyped.toml"], &words);
+    place.write("wrong-type.toml", "[data]\ntrain = 3\n");
+    place.refuses(&["train", "wrong-type.toml"], &["wrong-type.toml:2", "data.train"]);
+    place.write("no-toml.toml", "[data\n");
+    place.refuses(&["train", "no-toml.toml"], &["no-toml.toml:1"]);
+    place.refuses(&["train", "missing.toml"], &["missing.toml"]);
+    assert!(!place.exists("run"), "nothing is written before the settings are checked");
+}
+
+#[test]
+fn a_run_is_neither_overwritten_nor_resumed_by_accident() {
+    let place = Place::new();
+    place.refuses(&[training(&[]), vec!["--resume"]].concat(), &["run", "no run to resume"]);
+    place.train(&[]);
+    let before = place.read("run/events.jsonl");
+    let model = place.read("run/checkpoints/last/model.safetensors");
+    place.refuses(&training(&[]), &["already holds a run", "--resume"]);
+    place.refuses(&[training(&["train.batch=3"]), vec!["--resume"]].concat(), &["train.batch"]);
+    place.refuses(&["demo", "--out", "run", "--steps", "1"], &["--out run"]);
+    place.refuses(&["init"], &["run.toml exists"]);
+    assert_eq!(place.read("run/events.jsonl"), before);
+    assert_eq!(place.read("run/checkpoints/last/model.safetensors"), model);
+}
+
+#[test]
+fn folders_that_cannot_be_made_are_named() {
+    let place = Place::trained(&[]);
+    place.write("file", "");
+    place.refuses(&training(&["run.folder=file/run"]), &["file/run"]);
+    place.refuses(&["init", "file/run.toml"], &["file/run.toml"]);
+    place.refuses(&["report", "run", "--out", "file/page.html"], &["file/page.html"]);
+    let demo = ["demo", "--out", "file/demo", "--steps", "1", "--text", "text.jsonl"];
+    place.refuses(&demo, &["file/demo"]);
+    place.refuses(&["report", "nowhere"], &["nowhere", "no run"]);
+}
+
+#[test]
+fn decoding_settings_that_cannot_work_are_named() {
+    let place = Place::trained(&[]);
+    let long = "word ".repeat(60);
+    place.write("long.txt", &long);
+    place.write("latin.txt", b"caf\xe9");
+    place.write("empty.txt", "");
+    let refuses = |arguments: &[&str], words: &[&str]| {
+        place.refuses(&[&["generate", CHECKPOINT, "--prompt", "a"], arguments].concat(), words);
+    };
+    refuses(&["--speculate", "9"], &["9", "1 to 3"]);
+    refuses(&["--speculate", "many"], &["--speculate many"]);
+    refuses(&["--temperature", "-1"], &["temperature", "-1"]);
+    refuses(&["--temperature", "nan"], &["temperature"]);
+    refuses(&["--temperature", "1", "--top-p", "0"], &["top_p"]);
+    refuses(&["--min-p", "2"], &["min_p"]);
+    refuses(&["--repetition-penalty", "0"], &["repetition_penalty"]);
+    refuses(&["--max-new-tokens", "0"], &["max_new_tokens"]);
+    refuses(&["--stop", ""], &["stop"]);
+    refuses(&["--threads", "100000"], &["--threads"]);
+    place.refuses(&["generate", CHECKPOINT, "--prompt", &long], &["301 tokens", "128"]);
+    place.refuses(&["generate", CHECKPOINT, "--prompt-file", "latin.txt"], &["latin.txt", "UTF-8"]);
+    for verb in ["verify", "bench"] {
+        place.refuses(&[verb, CHECKPOINT, "--prompts", "long.txt"], &["301 tokens", "128"]);
+        place.refuses(&[verb, CHECKPOINT, "--prompts", "empty.txt"], &["empty.txt"]);
+        place.refuses(&[verb, CHECKPOINT, "--prompts", "missing.txt"], &["missing.txt"]);
+        place.refuses(&[verb, CHECKPOINT, "--count", "0"], &["--count"]);
+    }
+    place.refuses(&["bench", CHECKPOINT, "--repeats", "0"], &["repeats"]);
+    let eval = ["eval", CHECKPOINT, "--data", "text.jsonl"];
+    place.refuses(&[&eval[..], &["--length", "1000"]].concat(), &["--length 1000", "128"]);
+    place.refuses(&[&eval[..], &["--length", "32", "--batch", "1000000"]].concat(), &["--batch"]);
+    place.copy_checkpoint(CHECKPOINT, "plain");
+    place.remove("plain/mtp.json");
+    place.refuses(&["verify", "plain"], &["no heads"]);
+}

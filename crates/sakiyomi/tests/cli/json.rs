@@ -1,0 +1,88 @@
+//! `--json`: one object on standard output, with the fields that scripts rely on.
+
+use serde_json::Value;
+
+use crate::support::{CHECKPOINT, Place, training};
+
+fn has_fields(value: &Value, fields: &[&str]) {
+    for field in fields {
+        assert!(value.get(field).is_some(), "{field} is missing in {value}");
+    }
+}
+
+#[test]
+fn every_verb_prints_one_object() {
+    let place = Place::new();
+    has_fields(&place.json(&["init", "second.toml"]), &["file", "text"]);
+    let show = ["data", "show", "run.toml", "data.train=text.jsonl", "train.length=32"];
+    has_fields(&place.json(&show), &["documents_for_training", "documents_held_out", "tokens", "rows"]);
+    let planned = place.json(&[training(&[]), vec!["--dry-run"]].concat());
+    has_fields(&planned, &["trunk_parameters", "head_parameters", "memory_bytes"]);
+    assert_eq!(planned["tokens"], 256);
+    let trained = place.json(&training(&[]));
+    assert_eq!((&trained["finished"], &trained["step"]), (&true.into(), &4.into()));
+    assert_eq!(trained["loss_per_depth"].as_array().unwrap().len(), 4);
+    let eval = place.json(&["eval", CHECKPOINT, "--data", "text.jsonl", "--length", "32"]);
+    has_fields(&eval, &["loss", "accuracy", "targets", "bits_per_byte"]);
+    let verified = place.json(&["verify", CHECKPOINT, "--max-new-tokens", "12"]);
+    assert_eq!((&verified["identical"], &verified["prompts"]), (&true.into(), &8.into()));
+    let report = place.json(&["report", "run", "--out", "page.html"]);
+    assert_eq!(report["written"], true);
+}
+
+#[test]
+fn generate_tells_text_tokens_and_statistics() {
+    let place = Place::trained(&[]);
+    let settings = ["--max-new-tokens", "20", "--ignore-end"];
+    let generate = [&["generate", CHECKPOINT, "--prompt", "the"], &settings[..]].concat();
+    let generated = place.json(&generate);
+    has_fields(&generated, &["text", "ending", "tokens_per_forward", "tokens_per_s", "statistics"]);
+    assert_eq!(generated["prompt"], "the");
+    assert_eq!(generated["tokens"].as_array().unwrap().len(), 20);
+    assert_eq!(generated["draft_length"], 3);
+    assert_eq!(generated["acceptance_per_depth"].as_array().unwrap().len(), 3);
+    assert_eq!(place.json(&[&generate[..], &["--draft", "none"]].concat())["draft_length"], 0);
+}
+
+#[test]
+fn bench_measures_every_draft_length() {
+    let place = Place::trained(&[]);
+    let small = ["--max-new-tokens", "8", "--count", "2", "--repeats", "2"];
+    let measured = place.json(&[&["bench", CHECKPOINT], &small[..]].concat());
+    has_fields(&measured, &["bare_tokens_per_s", "tokens_per_forward", "speedup", "best_draft_length"]);
+    assert!(measured["plain_tokens_per_s"].as_f64().unwrap() > 0.0);
+    assert_eq!(measured["measurement"]["drafted"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn doctor_measures_the_machine() {
+    let place = Place::new();
+    let found = place.json(&["doctor"]);
+    has_fields(&found, &["cores", "instruction_set", "memory_gib"]);
+    assert!(found["read_gb_per_s_one_thread"].as_f64().unwrap() > 0.0);
+    assert!(found["f32_gflop_per_s_one_thread"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn demo_tells_the_whole_story() {
+    let place = Place::new();
+    let told = place.json(&["demo", "--steps", "3", "--out", "story", "--text", "text.jsonl"]);
+    has_fields(
+        &told,
+        &[
+            "tokens_per_forward",
+            "acceptance_per_depth",
+            "plain_tokens_per_s",
+            "speculative_tokens_per_s",
+            "speedup",
+            "next_token_loss_bits_per_byte",
+            "train_seconds",
+        ],
+    );
+    assert_eq!(told["identical"], true);
+    assert!(told["prompts"].as_u64().unwrap() > 0);
+    assert!(place.exists(told["checkpoint"].as_str().unwrap()));
+    assert_eq!(told["report"], "story/report.html");
+    let page = String::from_utf8(place.read("story/report.html")).unwrap();
+    assert!(page.contains("<svg") && !page.contains("src=\"http"));
+}

@@ -11,6 +11,9 @@ use crate::arguments::DataShow;
 use crate::failure::Verdict;
 use crate::output::Output;
 
+/// More than anyone reads.
+const MOST_ROWS: usize = 1024;
+
 #[derive(Serialize)]
 struct Shown {
     documents_for_training: usize,
@@ -28,6 +31,7 @@ struct Token {
 }
 
 pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
+    anyhow::ensure!(show.rows <= MOST_ROWS, "--rows {}: at most {MOST_ROWS}", show.rows);
     let config = RunConfig::read(&show.run, &show.overrides)?;
     config.validate()?;
     let vocabulary = train::start::vocabulary(&config)?;

@@ -93,6 +93,8 @@ fn settings_that_cannot_work_are_named_by_key() {
     refuses("train.length=4096", &["train.length", "context"]);
     refuses("train.mode=heads", &["model.init"]);
     refuses("run.threads=100000000", &["run.threads"]);
+    refuses("train.batch=4000000000000", &["train.batch", "tokens a step"]);
+    place.refuses(&["data", "show", "run.toml", "--rows", "4000000000000"], &["--rows"]);
     place.write("mistyped.toml", "[data]\ntrain = \"text.jsonl\"\n\n[train]\nlearning_rat = 1\n");
     let words = ["mistyped.toml:5", "did you mean train.learning_rate?"];
     place.refuses(&["train", "mistyped.toml"], &words);

@@ -6,6 +6,12 @@ use crate::error::{Error, Result};
 /// More threads than this are a typing error.
 const MOST_THREADS: usize = 1024;
 
+/// Keeps the count of a run's tokens, steps times [`MOST_TOKENS_PER_STEP`], within 64 bits.
+const MOST_STEPS: usize = 1 << 31;
+
+/// More than any optimiser step has use for.
+const MOST_TOKENS_PER_STEP: usize = 1 << 28;
+
 impl RunConfig {
     /// Refuses settings that cannot work, as far as this can be known without reading model and data.
     ///
@@ -118,6 +124,17 @@ impl TrainSection {
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return refuse(key, "is 0: give at least 1");
         }
+        if self.steps > MOST_STEPS {
+            return refuse("train.steps", format!("is {}: give at most {MOST_STEPS}", self.steps));
+        }
+        let tokens = self.batch.checked_mul(self.length).and_then(|n| n.checked_mul(self.accumulate));
+        if tokens.is_none_or(|tokens| tokens > MOST_TOKENS_PER_STEP) {
+            let problem = format!(
+                "x train.length x train.accumulate is {} x {} x {} tokens a step: give at most {MOST_TOKENS_PER_STEP}",
+                self.batch, self.length, self.accumulate
+            );
+            return refuse("train.batch", problem);
+        }
         let unit = |value: f64| (0.0..=1.0).contains(&value);
         let positive = |value: f64| value > 0.0 && value.is_finite();
         let not_negative = |value: f64| value >= 0.0 && value.is_finite();
@@ -174,6 +191,8 @@ mod tests {
         assert!(refusal(&["objective.weights=[1, 2]"]).contains("2 values for 4 heads"));
         assert!(refusal(&["objective.weights=[0, 0, 0, 0]"]).contains("nothing to learn"));
         assert!(refusal(&["run.folder="]).starts_with("run.folder is empty"));
+        assert!(refusal(&["train.steps=9000000000000000000"]).starts_with("train.steps is 9"));
+        assert!(refusal(&["train.batch=9000000000000000000"]).starts_with("train.batch x train.length"));
         assert!(refusal(&["run.threads=100000000"]).starts_with("run.threads is 100000000"));
     }
 }

@@ -16,7 +16,7 @@ use crate::arguments::Demo;
 const HEADS: usize = 4;
 
 /// Default number of optimiser steps.
-const STEPS: u64 = 400;
+const STEPS: u64 = 650;
 
 pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
     let mut config = RunConfig::default();
@@ -32,7 +32,8 @@ pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
         context: Some(512),
         ..Architecture::default()
     });
-    config.data.train = if demo.text.is_empty() { vec![super::corpus::file(folder)] } else { demo.text.clone() };
+    config.data.train =
+        if demo.text.is_empty() { vec![super::corpus::file(folder)] } else { demo.text.clone() };
     config.data.held_out_fraction = 0.05;
     config.objective.kind = ObjectiveKind::Heads;
     config.objective.n = HEADS;

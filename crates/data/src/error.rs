@@ -91,7 +91,9 @@ pub enum Error {
         name: String,
     },
     /// A saved data position that belongs to other data or settings.
-    #[error("the saved data position does not fit: {0}")]
+    #[error(
+        "the saved data position does not fit: {0}; put text and settings back as they were, or start a new run"
+    )]
     Position(String),
 }
 

@@ -22,6 +22,8 @@ pub struct Loader {
     lookahead: usize,
     seed: u64,
     epoch: u64,
+    /// Of the documents, to notice other text.
+    fingerprint: String,
     packing: Packing,
     /// The windows of this epoch in the order in which they come.
     order: Vec<usize>,
@@ -39,8 +41,10 @@ pub struct LoaderState {
     pub epoch: u64,
     /// Windows given out in this epoch.
     pub window: usize,
-    /// Tokens of an epoch, to notice other data.
+    /// Tokens of an epoch, to notice more or less text.
     pub tokens: usize,
+    /// [`Corpus::fingerprint`] of the documents, to notice other text of the same size.
+    pub fingerprint: String,
     /// Inputs per row, to notice another cut.
     pub length: usize,
 }
@@ -77,7 +81,20 @@ impl Loader {
             });
         }
         let (packing, order) = lay_out(&corpus, &documents, length, lookahead, seed, 0);
-        Ok(Self { corpus, documents, batch, length, lookahead, seed, epoch: 0, packing, order, next: 0 })
+        let fingerprint = corpus.fingerprint(&documents);
+        Ok(Self {
+            corpus,
+            documents,
+            batch,
+            length,
+            lookahead,
+            seed,
+            epoch: 0,
+            fingerprint,
+            packing,
+            order,
+            next: 0,
+        })
     }
 
     /// The next batch.
@@ -119,6 +136,7 @@ impl Loader {
             epoch: self.epoch,
             window: self.next,
             tokens: self.packing.tokens(),
+            fingerprint: self.fingerprint.clone(),
             length: self.length,
         }
     }
@@ -127,13 +145,16 @@ impl Loader {
     ///
     /// # Errors
     ///
-    /// If the data or the length of rows are others.
+    /// If the text or the length of rows are others.
     pub fn restore(&mut self, state: &LoaderState) -> Result<()> {
         let differs = |what: &str, saved: usize, now: usize| {
             Err(Error::Position(format!("{what} was {saved} when it was saved and is {now} now")))
         };
         if state.tokens != self.packing.tokens() {
             return differs("the number of training tokens", state.tokens, self.packing.tokens());
+        }
+        if state.fingerprint != self.fingerprint {
+            return Err(Error::Position("the training text has changed since it was saved".to_owned()));
         }
         if state.length != self.length {
             return differs("the length of a row", state.length, self.length);

@@ -188,6 +188,16 @@ fn what_cannot_be_loaded_is_refused() {
     let other = Loader::new(corpus.clone(), vec![0], 1, 8, 1, 0).unwrap().state();
     let message = loader.restore(&other).unwrap_err().to_string();
     assert!(message.contains("training tokens was 3") && message.contains("5 now"), "{message}");
+    // As many tokens: one of them another, the documents in another order, an edge elsewhere.
+    let changed = Corpus::from_tokens(&[vec![1000, 1001, 1002], vec![1003, 1005]]);
+    let moved = Corpus::from_tokens(&[vec![1000, 1001], vec![1002, 1003, 1004]]);
+    for (text, documents) in
+        [(Arc::new(changed), vec![0, 1]), (Arc::clone(&corpus), vec![1, 0]), (Arc::new(moved), vec![0, 1])]
+    {
+        let other = Loader::new(text, documents, 1, 8, 1, 0).unwrap().state();
+        let message = loader.restore(&other).unwrap_err().to_string();
+        assert!(message.contains("the training text has changed since"), "{message}");
+    }
     let other = Loader::new(corpus, vec![0, 1], 1, 9, 1, 0).unwrap().state();
     assert!(loader.restore(&other).unwrap_err().to_string().contains("length of a row"));
 }

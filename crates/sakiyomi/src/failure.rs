@@ -1,6 +1,7 @@
 //! From errors to one line and an exit code: 0 done, 1 the thing checked does not hold, 2 bad input or settings, 3 a fault of
 //! this program.
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -13,18 +14,21 @@ pub enum Verdict {
     DoesNotHold,
 }
 
-/// Runs a verb and turns its end into an exit code, with one line on standard error when it failed.
-#[expect(clippy::print_stderr, reason = "the binary speaks to the terminal")]
+/// Runs a verb and turns its end into an exit code, with one line on standard error when it failed. The code stands even if
+/// the line cannot be written.
 pub fn report(verb: impl FnOnce() -> anyhow::Result<Verdict>) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("sakiyomi: internal error: {panic}; please report it with the command that you ran");
+        let _ = writeln!(
+            std::io::stderr(),
+            "sakiyomi: internal error: {panic}; please report it with the command that you ran"
+        );
     }));
     match catch_unwind(AssertUnwindSafe(verb)) {
         Ok(Ok(Verdict::Done)) => ExitCode::SUCCESS,
         Ok(Ok(Verdict::DoesNotHold)) => ExitCode::from(1),
         Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("sakiyomi: {}", one_line(&error));
+            let _ = writeln!(std::io::stderr(), "sakiyomi: {}", one_line(&error));
             ExitCode::from(2)
         }
         Err(_) => ExitCode::from(3),

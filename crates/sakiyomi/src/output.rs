@@ -35,9 +35,8 @@ impl Output {
         Ok(stdout.flush()?)
     }
 
-    /// A remark about the work, on standard error.
-    #[expect(clippy::print_stderr, reason = "the binary speaks to the terminal")]
+    /// A remark about the work, on standard error. One that cannot be written is no reason to stop.
     pub fn remark(&self, line: impl std::fmt::Display) {
-        eprintln!("{line}");
+        let _ = writeln!(std::io::stderr(), "{line}");
     }
 }

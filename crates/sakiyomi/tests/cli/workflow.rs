@@ -86,6 +86,25 @@ fn heads_can_be_taken_away() {
     assert_eq!(generate("plain"), generate(CHECKPOINT));
 }
 
+/// A full disk behind standard error changes neither the text nor the exit code.
+#[cfg(target_os = "linux")]
+#[test]
+fn remarks_that_cannot_be_written_stop_nothing() {
+    let place = Place::trained(&[]);
+    let run = |arguments: &[&str]| {
+        std::process::Command::new(assert_cmd::cargo::cargo_bin("sakiyomi"))
+            .current_dir(place.path(""))
+            .args(arguments)
+            .stderr(std::fs::File::create("/dev/full").unwrap())
+            .output()
+            .unwrap()
+    };
+    let generated = run(&["generate", CHECKPOINT, "--prompt", "a", "--max-new-tokens", "8", "--stats"]);
+    assert_eq!(generated.status.code(), Some(0));
+    assert!(!generated.stdout.is_empty());
+    assert_eq!(run(&["generate", "nowhere", "--prompt", "a"]).status.code(), Some(2));
+}
+
 #[test]
 fn sampling_says_that_it_decodes_without_drafts() {
     let place = Place::trained(&[]);
@@ -119,6 +138,11 @@ fn eval_and_report_tell_of_a_run() {
     place.train(&["run.folder=second", "run.seed=5"]);
     place.succeeds(&["report", "run", "--out", "dry.html", "--dry-run"]);
     assert!(!place.exists("dry.html"));
+    place.succeeds(&["report", "run"]);
+    assert!(place.exists("run/report.html") && !place.exists("report.html"));
+    place.succeeds(&["report", "run", "second"]);
+    assert!(place.exists("report.html"));
+    place.refuses(&["report", "run", "second"], &["report.html exists", "--out"]);
     for (runs, page) in [(&["run"][..], "one.html"), (&["run", "second"], "two.html")] {
         place.succeeds(&[&["report"], runs, &["--out", page]].concat());
         let page = String::from_utf8(place.read(page)).unwrap();

@@ -65,15 +65,16 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
     Ok(Verdict::Done)
 }
 
-/// `auto` is the longest that the heads make.
+/// `auto` is the longest that the heads make. What is typed must have a meaning even where no drafts are wanted.
 fn draft_length(arguments: &Generate, longest: usize) -> anyhow::Result<usize> {
-    match (arguments.draft.as_str(), arguments.speculate.as_str()) {
-        ("none", _) | (_, "off") => Ok(0),
-        (_, "auto") => Ok(longest),
-        (_, number) => number
+    let length = match arguments.speculate.as_str() {
+        "off" => 0,
+        "auto" => longest,
+        number => number
             .parse()
-            .map_err(|_| anyhow::anyhow!("--speculate {number}: give auto, off or a number of tokens")),
-    }
+            .map_err(|_| anyhow::anyhow!("--speculate {number}: give auto, off or a number of tokens"))?,
+    };
+    Ok(if arguments.draft == "none" { 0 } else { length })
 }
 
 fn show(

@@ -145,6 +145,7 @@ fn decoding_settings_that_cannot_work_are_named() {
     };
     refuses(&["--speculate", "9"], &["9", "1 to 3"]);
     refuses(&["--speculate", "many"], &["--speculate many"]);
+    refuses(&["--draft", "none", "--speculate", "many"], &["--speculate many"]);
     refuses(&["--temperature", "-1"], &["temperature", "-1"]);
     refuses(&["--temperature", "nan"], &["temperature"]);
     refuses(&["--temperature", "1", "--top-p", "0"], &["top_p"]);

@@ -214,6 +214,9 @@ pub struct Bench {
     /// Measure each way this many times, in turn.
     #[arg(long, default_value_t = 5)]
     pub repeats: usize,
+    /// Do not stop at the model's end tokens.
+    #[arg(long)]
+    pub ignore_end: bool,
 }
 
 #[derive(Debug, Args)]
@@ -221,9 +224,9 @@ pub struct Report {
     /// Run folders.
     #[arg(required = true)]
     pub runs: Vec<PathBuf>,
-    /// The page to write.
-    #[arg(long, default_value = "report.html", value_name = "FILE")]
-    pub out: PathBuf,
+    /// The page to write. Default: report.html in the run's folder; of several runs report.html here, which must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// Say what would be written, and write nothing.
     #[arg(long)]
     pub dry_run: bool,

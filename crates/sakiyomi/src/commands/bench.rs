@@ -34,6 +34,7 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
     let settings = MeasureSettings {
         decoding: DecodeSettings {
             max_new_tokens: arguments.prompts.max_new_tokens,
+            end_tokens: if arguments.ignore_end { Vec::new() } else { loaded.end_tokens() },
             ..DecodeSettings::default()
         },
         draft_lengths: (1..=target.longest_draft()).collect(),

@@ -1,5 +1,7 @@
 //! `sakiyomi report`: one HTML page from run folders.
 
+use std::path::{Path, PathBuf};
+
 use report::{MainJobFigures, comparison_page};
 use serde::Serialize;
 
@@ -15,7 +17,11 @@ struct Reported {
     written: bool,
 }
 
+/// Name of the page where the user gives none.
+const PAGE: &str = "report.html";
+
 pub fn run(arguments: &Report, output: Output) -> anyhow::Result<Verdict> {
+    let out = place(arguments)?;
     let runs: Vec<MainJobFigures> =
         arguments.runs.iter().map(|folder| figures::of_run(folder)).collect::<anyhow::Result<_>>()?;
     let page = match runs.as_slice() {
@@ -23,16 +29,25 @@ pub fn run(arguments: &Report, output: Output) -> anyhow::Result<Verdict> {
         _ => comparison_page("Comparison of runs", &runs),
     };
     if !arguments.dry_run {
-        fs_err::write(&arguments.out, page.html())?;
+        fs_err::write(&out, page.html())?;
     }
-    let reported = Reported {
-        report: arguments.out.display().to_string(),
-        runs: runs.len(),
-        written: !arguments.dry_run,
-    };
+    let reported =
+        Reported { report: out.display().to_string(), runs: runs.len(), written: !arguments.dry_run };
     output.result(&reported, || match reported.written {
         true => format!("wrote {}", reported.report),
         false => format!("would write {} with {} runs (dry run)", reported.report, reported.runs),
     })?;
     Ok(Verdict::Done)
+}
+
+/// Where the page goes: what was asked for; else the folder of the one run, or, for several, here if nothing is there.
+fn place(arguments: &Report) -> anyhow::Result<PathBuf> {
+    match (&arguments.out, arguments.runs.as_slice()) {
+        (Some(out), _) => Ok(out.clone()),
+        (None, [run]) => Ok(run.join(PAGE)),
+        (None, _) => {
+            anyhow::ensure!(!Path::new(PAGE).exists(), "{PAGE} exists; give another name with --out");
+            Ok(PathBuf::from(PAGE))
+        }
+    }
 }

@@ -53,13 +53,32 @@ struct Told {
     report: String,
 }
 
+#[derive(Serialize)]
+struct Planned {
+    folder: String,
+    steps: usize,
+}
+
+/// What Ctrl-C leaves.
+#[derive(Serialize)]
+struct Stopped<'a> {
+    /// Whether the whole story was told: never.
+    finished: bool,
+    checkpoint: &'a Path,
+    /// What goes on with the training, if that was not done.
+    resume: Option<String>,
+}
+
 pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let began = std::time::Instant::now();
     let folder = free_folder(demo.out.as_deref())?;
-    let config = settings::config(&folder, demo);
+    let config = settings::config(&folder, demo)?;
     config.validate()?;
     if demo.dry_run {
-        output.remark(format!("would train {} steps in {} (dry run)", config.train.steps, folder.display()));
+        let planned = Planned { folder: folder.display().to_string(), steps: config.train.steps };
+        output.result(&planned, || {
+            format!("would train {} steps in {} (dry run)", planned.steps, planned.folder)
+        })?;
         return Ok(Verdict::Done);
     }
     machine::use_threads(threads)?;
@@ -69,11 +88,12 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
     }
     let outcome = train::train(&config, false, &mut TrainingProgress::new(output, interrupt.clone()))?;
     if !outcome.finished {
-        let run = train::RunFolder::new(&folder).run_file();
-        output.remark(format!("stopped; to finish the training: sakiyomi train {} --resume", run.display()));
+        let resume = super::train::resume_command(&config);
+        let stopped = Stopped { finished: false, checkpoint: &outcome.last, resume: Some(resume) };
+        output.result(&stopped, || stopped.text())?;
         return Ok(Verdict::Done);
     }
-    let story = Story::measure(&config, &outcome, threads, output)?;
+    let story = Story::measure(&config, &outcome, threads, &interrupt, output)?;
     let figures = story.figures(demo, threads)?;
     fs_err::write(folder.join(figures::FILE), serde_json::to_string_pretty(&figures)?)?;
     let page = folder.join("report.html");
@@ -119,6 +139,7 @@ impl<'a> Story<'a> {
         config: &'a RunConfig,
         outcome: &'a Outcome,
         threads: usize,
+        interrupt: &Interrupt,
         output: Output,
     ) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::load(&outcome.last)?;
@@ -139,6 +160,10 @@ impl<'a> Story<'a> {
                 && let Some(counter) = counter.take()
             {
                 counter.finish();
+            }
+            if interrupt.raised() {
+                counter.iter().for_each(Counter::finish);
+                Stopped { finished: false, checkpoint: &outcome.last, resume: None }.leave(output);
             }
         };
         let verification =
@@ -216,6 +241,25 @@ impl<'a> Story<'a> {
             seconds,
             checkpoint: self.outcome.last.display().to_string(),
             report: page.display().to_string(),
+        }
+    }
+}
+
+impl Stopped<'_> {
+    /// Ends the program: verifying and measuring cannot be left halfway, and there is nothing to store.
+    fn leave(&self, output: Output) -> ! {
+        let _ = output.result(self, || self.text());
+        std::process::exit(0)
+    }
+
+    fn text(&self) -> String {
+        let checkpoint = self.checkpoint.display();
+        match &self.resume {
+            Some(resume) => format!("stopped; to finish the training:\n  {resume}"),
+            None => format!(
+                "stopped; the trained model is at {checkpoint}; next:\n  sakiyomi verify {checkpoint}\n  \
+                 sakiyomi bench {checkpoint}"
+            ),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `sakiyomi train`: a run by its run file.
 
 use serde::Serialize;
-use train::{Outcome, Plan, RunConfig};
+use train::{Outcome, Plan, RunConfig, RunFolder};
 
 use super::machine;
 use crate::arguments::Train;
@@ -59,16 +59,20 @@ pub fn run(arguments: &Train, threads: usize, output: Output) -> anyhow::Result<
     output.result(&trained, || {
         if !outcome.finished {
             return format!(
-                "stopped after step {} of {}; to go on:\n  sakiyomi train {} {}--resume",
+                "stopped after step {} of {}; to go on:\n  {}",
                 outcome.step,
                 outcome.steps,
-                arguments.run.display(),
-                arguments.overrides.iter().map(|o| format!("'{o}' ")).collect::<String>()
+                resume_command(&config)
             );
         }
         trained.text()
     })?;
     Ok(Verdict::Done)
+}
+
+/// What goes on with a run that was stopped: its folder keeps the settings, those typed as overrides included.
+pub fn resume_command(config: &RunConfig) -> String {
+    format!("sakiyomi train {} --resume", RunFolder::new(&config.run.folder).run_file().display())
 }
 
 impl From<Plan> for Planned {

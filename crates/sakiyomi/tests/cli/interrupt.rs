@@ -5,9 +5,11 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::support::{CHECKPOINT, Place, training};
 
-/// Longer than any machine needs for two steps of the small model.
+/// Longer than any machine needs for a few steps of a small model.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -15,16 +17,45 @@ fn an_interrupted_run_is_saved_and_goes_on() {
     let place = Place::new();
     // So many steps that the run cannot end by itself while the test looks on.
     let endless = training(&["train.steps=1000000", "evaluation.every=0", "train.schedule=constant"]);
+    let told = interrupted(&place, &endless, || steps_done(&place, "run") >= 2);
+    assert!(told.contains("stopped after step"), "{told}");
+    assert!(told.contains("sakiyomi train run/run.toml --resume"), "{told}");
+    let done = steps_done(&place, "run");
+    let model = place.read(&format!("{CHECKPOINT}/model.safetensors"));
+
+    let planned = format!("train.steps={}", done + 2);
+    let told = place.succeeds(&["train", "run/run.toml", &planned, "--resume"]);
+    assert!(told.contains(&format!("trained {} steps", done + 2)), "{told}");
+    assert_ne!(place.read(&format!("{CHECKPOINT}/model.safetensors")), model);
+}
+
+#[test]
+fn an_interrupted_demo_says_where_its_model_is() {
+    let place = Place::new();
+    let demo = |folder: &'static str, steps: &'static str, event: &'static str| {
+        let arguments = ["demo", "--out", folder, "--steps", steps, "--text", "text.jsonl", "--json"];
+        let told = interrupted(&place, &arguments, || has_event(&place, folder, event));
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told["finished"], false, "{told}");
+        assert!(place.exists(told["checkpoint"].as_str().unwrap()), "{told}");
+        told
+    };
+    assert_eq!(demo("long", "1000000", "step")["resume"], "sakiyomi train long/run.toml --resume");
+    assert_eq!(demo("short", "1", "finished")["resume"], Value::Null);
+}
+
+/// Runs the program, sends Ctrl-C once `ready`, requires exit code 0, and gives what it told.
+fn interrupted(place: &Place, arguments: &[&str], ready: impl Fn() -> bool) -> String {
     let child = Command::new(assert_cmd::cargo::cargo_bin("sakiyomi"))
         .current_dir(place.path(""))
-        .args(&endless)
+        .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let began = Instant::now();
-    while steps_done(&place) < 2 {
-        assert!(began.elapsed() < PATIENCE, "no step was done");
+    while !ready() {
+        assert!(began.elapsed() < PATIENCE, "{arguments:?}: not ready for Ctrl-C");
         std::thread::sleep(Duration::from_millis(10));
     }
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -32,23 +63,21 @@ fn an_interrupted_run_is_saved_and_goes_on() {
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{told}");
-    assert!(told.contains("stopped after step") && told.contains("--resume"), "{told}");
-    let done = steps_done(&place);
-    let model = place.read(&format!("{CHECKPOINT}/model.safetensors"));
+    told
+}
 
-    let planned = format!("train.steps={}", done + 2);
-    let rest = training(&[&planned, "evaluation.every=0", "train.schedule=constant"]);
-    let told = place.succeeds(&[rest, vec!["--resume"]].concat());
-    assert!(told.contains(&format!("trained {} steps", done + 2)), "{told}");
-    assert_ne!(place.read(&format!("{CHECKPOINT}/model.safetensors")), model);
+/// The events of a run, as far as they are written.
+fn events(place: &Place, run: &str) -> Vec<Value> {
+    let text = fs_err::read_to_string(place.path(run).join("events.jsonl")).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn has_event(place: &Place, run: &str, event: &str) -> bool {
+    events(place, run).iter().any(|found| found["event"] == event)
 }
 
 /// The last step that the events tell of.
-fn steps_done(place: &Place) -> usize {
-    let Ok(events) = fs_err::read_to_string(place.path("run/events.jsonl")) else { return 0 };
-    let step = |line: &str| {
-        let event: serde_json::Value = serde_json::from_str(line).ok()?;
-        (event["event"] == "step").then(|| event["step"].as_u64().unwrap_or(0) as usize)
-    };
-    events.lines().filter_map(step).max().unwrap_or(0)
+fn steps_done(place: &Place, run: &str) -> usize {
+    let steps = events(place, run).into_iter().filter(|event| event["event"] == "step");
+    steps.filter_map(|event| event["step"].as_u64()).max().unwrap_or(0) as usize
 }

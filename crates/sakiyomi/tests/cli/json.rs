@@ -55,6 +55,18 @@ fn bench_measures_every_draft_length() {
 }
 
 #[test]
+fn demo_cuts_a_small_text_into_documents() {
+    let place = Place::new();
+    let line = "The fox ran over a hill and saw rain, and nobody else did.\n";
+    place.write("small.txt", line.repeat(100));
+    let demo = ["demo", "--steps", "1", "--out", "story", "--text", "small.txt"];
+    let planned = place.json(&[&demo[..], &["--dry-run"]].concat());
+    assert_eq!((&planned["folder"], &planned["steps"]), (&"story".into(), &1.into()));
+    assert!(!place.exists("story"));
+    assert_eq!(place.json(&demo)["identical"], true);
+}
+
+#[test]
 fn doctor_measures_the_machine() {
     let place = Place::new();
     let found = place.json(&["doctor"]);

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use data::{Corpus, Vocabulary, repeated_span_share};
+use data::{Corpus, Source, Vocabulary, repeated_span_share};
 use report::{CorpusFigures, RepeatedSpans};
 use train::RunConfig;
 use train::prepare::SplitText;
@@ -15,6 +15,25 @@ const BYTES: usize = 6_000_000;
 
 /// Length of the spans by which text that was learnt by heart would show.
 const SPAN_BYTES: usize = 48;
+
+/// Documents that a text of one piece is cut into, so that some can be held out.
+const DOCUMENTS: u64 = 40;
+
+/// Lengths of documents that are neither too short to predict in nor longer than runs take by default, in bytes.
+const LONGEST_DOCUMENT: std::ops::RangeInclusive<u64> = 512..=32768;
+
+/// At how many bytes the documents of the user's text are cut.
+///
+/// # Errors
+///
+/// If there is no such text.
+pub fn longest_document_bytes(paths: &[PathBuf]) -> anyhow::Result<usize> {
+    let mut bytes = 0;
+    for file in (Source { paths: paths.to_vec(), ..Source::default() }).files()? {
+        bytes += fs_err::metadata(&file.path)?.len();
+    }
+    Ok((bytes / DOCUMENTS).clamp(*LONGEST_DOCUMENT.start(), *LONGEST_DOCUMENT.end()) as usize)
+}
 
 /// Where the tales of a run stand.
 pub fn file(folder: &Path) -> PathBuf {

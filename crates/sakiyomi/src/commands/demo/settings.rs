@@ -16,9 +16,9 @@ use crate::arguments::Demo;
 const HEADS: usize = 4;
 
 /// Default number of optimiser steps.
-const STEPS: u64 = 650;
+const STEPS: u64 = 800;
 
-pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
+pub fn config(folder: &Path, demo: &Demo) -> anyhow::Result<RunConfig> {
     let mut config = RunConfig::default();
     config.run.folder = folder.to_owned();
     config.run.seed = demo.seed;
@@ -34,6 +34,9 @@ pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
     });
     config.data.train =
         if demo.text.is_empty() { vec![super::corpus::file(folder)] } else { demo.text.clone() };
+    if !demo.text.is_empty() {
+        config.data.longest_document_bytes = super::corpus::longest_document_bytes(&demo.text)?;
+    }
     config.data.held_out_fraction = 0.05;
     config.objective.kind = ObjectiveKind::Heads;
     config.objective.n = HEADS;
@@ -50,5 +53,5 @@ pub fn config(folder: &Path, demo: &Demo) -> RunConfig {
     config.evaluation.every = (steps / 8).max(1);
     config.evaluation.batches = 8;
     config.checkpoint.every = 0;
-    config
+    Ok(config)
 }

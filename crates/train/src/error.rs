@@ -115,6 +115,16 @@ pub enum Error {
         what: String,
     },
 
+    /// A depth that cannot be judged.
+    #[error(
+        "the text to evaluate on has nothing to predict at depth {depth}: take longer documents or more batches, \
+         or train with a smaller objective.n"
+    )]
+    NothingHeldOut {
+        /// The first such depth; 1 is the next token.
+        depth: usize,
+    },
+
     /// A tokenizer has more tokens than the model knows.
     #[error(
         "the tokenizer has {tokens} tokens and the embedding {rows} rows: use the tokenizer that belongs to the model"

@@ -6,6 +6,7 @@ use objective::{Objective, Window};
 use serde::{Deserialize, Serialize};
 use tensor::{Arena, LossSum, Params, Tape};
 
+use crate::error::{Error, Result};
 use crate::step::{accuracy, layout, mean_loss};
 
 /// What an evaluation found; lists begin with depth 1, the next token.
@@ -27,11 +28,15 @@ pub struct HeldOut {
     batches: Vec<Batch>,
     tokens_per_byte: f64,
     tokens: usize,
+    fingerprint: String,
 }
 
 impl HeldOut {
     /// The documents `documents` of `corpus` in at most `max_batches` batches (0: all) of `batch` rows with `length` inputs,
     /// with targets up to `depths`.
+    ///
+    /// # Errors
+    /// When a depth has no target in these batches: a loss of nothing would look perfect.
     pub fn new(
         corpus: &Corpus,
         documents: &[usize],
@@ -39,16 +44,27 @@ impl HeldOut {
         length: usize,
         depths: usize,
         max_batches: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         // The first token of a document is nobody's target.
         let targets: usize =
             documents.iter().map(|&index| corpus.document(index).len().saturating_sub(1)).sum();
         let bytes: u64 = documents.iter().map(|&index| corpus.text_bytes(index)).sum();
-        Self {
-            batches: data::evaluation_batches(corpus, documents, batch, length, depths, max_batches),
+        let batches = data::evaluation_batches(corpus, documents, batch, length, depths, max_batches);
+        let empty = |depth: &usize| batches.iter().all(|batch| batch.count_targets(*depth) == 0);
+        if let Some(depth) = (1..=depths).find(empty) {
+            return Err(Error::NothingHeldOut { depth });
+        }
+        Ok(Self {
+            batches,
             tokens_per_byte: targets as f64 / bytes.max(1) as f64,
             tokens: documents.iter().map(|&index| corpus.document(index).len()).sum(),
-        }
+            fingerprint: corpus.fingerprint(documents),
+        })
+    }
+
+    /// [`Corpus::fingerprint`] of all held-out documents.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// Tokens of all held-out documents.

@@ -61,7 +61,7 @@ pub enum Event {
     Finished {
         /// Steps done.
         step: usize,
-        /// Seconds since it was started or last resumed.
+        /// Seconds that training took, before and after every resumption.
         seconds: f64,
     },
     /// A text was generated.
@@ -147,8 +147,8 @@ pub struct EvaluationEvent {
     pub accuracy: Vec<f64>,
     /// Loss of the next token in bits per byte of text.
     pub bits_per_byte: f64,
-    /// Targets at depth 1.
-    pub targets: u64,
+    /// Targets at each depth.
+    pub targets: Vec<u64>,
     /// Whether it was the best so far.
     pub best: bool,
 }
@@ -218,6 +218,14 @@ impl EventWriter {
         self.file.flush()?;
         Ok(())
     }
+
+    /// What the file holds so far, as [`read`] gives it. Where locks keep others out, only the writer can read.
+    pub(crate) fn records(&mut self) -> Result<Vec<Record>> {
+        let mut text = Vec::new();
+        self.file.seek(std::io::SeekFrom::Start(0))?;
+        std::io::Read::read_to_end(&mut self.file, &mut text)?;
+        Ok(consistent(parse(self.file.path(), &text)?))
+    }
 }
 
 /// The events of `file` as one consistent run; see the module's description.
@@ -233,7 +241,11 @@ pub fn read(file: &Path) -> Result<Vec<Record>> {
 /// # Errors
 /// As [`read`].
 pub fn read_all(file: &Path) -> Result<Vec<Record>> {
-    let text = fs_err::read(file)?;
+    parse(file, &fs_err::read(file)?)
+}
+
+/// Every whole line of `text`, which is what `file` holds.
+fn parse(file: &Path, text: &[u8]) -> Result<Vec<Record>> {
     let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
     let mut records = Vec::new();
     for (index, line) in text[..whole].split(|&byte| byte == b'\n').enumerate() {
@@ -300,7 +312,12 @@ mod tests {
                 learning_rate: 1e-3,
                 tokens_per_s: 12.0,
             }),
-            Event::Evaluation(EvaluationEvent { step: 1, best: true, ..EvaluationEvent::default() }),
+            Event::Evaluation(EvaluationEvent {
+                step: 1,
+                targets: vec![9, 8],
+                best: true,
+                ..EvaluationEvent::default()
+            }),
             Event::Checkpoint { step: 1, folder: "checkpoints/last".into() },
             Event::Request(RequestEvent {
                 drafted: vec![3, 2],

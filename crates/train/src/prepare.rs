@@ -87,7 +87,7 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary) -> Result<RunData> {
         length,
         depths,
         config.evaluation.batches,
-    );
+    )?;
     let training =
         Loader::new(text.training, text.training_documents, batch, length, depths, config.run.seed)?;
     Ok(RunData { training, held_out, notes: text.notes })

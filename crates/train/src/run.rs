@@ -76,7 +76,7 @@ pub struct Outcome {
     pub best: Option<PathBuf>,
     /// The newest evaluation.
     pub evaluation: Option<Evaluation>,
-    /// Seconds that training took since the run was started or resumed.
+    /// Seconds that training took up to the newest checkpoint, before and after every resumption.
     pub seconds: f64,
 }
 
@@ -107,6 +107,9 @@ struct Run<'a> {
     state: TrainerState,
     began: Instant,
     done_before: usize,
+    seconds_before: f64,
+    /// Whether there is nothing to do and events.jsonl says so already.
+    finished_before: bool,
 }
 
 impl<'a> Run<'a> {
@@ -128,11 +131,15 @@ impl<'a> Run<'a> {
         let mut data = prepare(config, &checkpoint.vocabulary)?;
         let mut stepper = Stepper::new(&checkpoint.params, config.train.decay_on);
         let state = match interrupted {
-            None => TrainerState::new(data.training.state()),
+            None => TrainerState::new(data.training.state(), data.held_out.fingerprint()),
             Some(state) => {
                 origin = format!("{} after step {}", folder.last().display(), state.step);
                 state.restore(&folder.last(), &checkpoint.params, &mut stepper.optimiser)?;
                 data.training.restore(&state.loader)?;
+                if state.held_out != data.held_out.fingerprint() {
+                    let what = "the held-out text has changed since it was saved".to_owned();
+                    return Err(data::Error::Position(what).into());
+                }
                 state
             }
         };
@@ -145,19 +152,19 @@ impl<'a> Run<'a> {
         };
         folder.store(config)?;
         let sizes = sizes(config, &checkpoint, &data);
-        if state.step == 0 {
-            // Also after an interruption before the first checkpoint: what was noted then is void.
-            if resume {
-                events.write(Event::Resumed { step: 0, steps: config.train.steps })?;
-            } else {
-                events.write(Event::RunStarted(sizes.clone()))?;
-            }
-        } else {
+        let ends_here = |event: &Event| matches!(event, Event::Finished { step, .. } if *step == state.step);
+        let finished_before = state.step >= config.train.steps
+            && events.records()?.iter().any(|record| ends_here(&record.event));
+        if !resume {
+            events.write(Event::RunStarted(sizes.clone()))?;
+        } else if !finished_before {
+            // Also after an interruption before the first checkpoint: what was noted then is void. Not after the end,
+            // which it would make void as well.
             events.write(Event::Resumed { step: state.step, steps: config.train.steps })?;
         }
         observer.started(&sizes, &origin, state.step);
         data.notes.iter().for_each(|note| observer.note(note));
-        let done_before = state.step;
+        let (done_before, seconds_before) = (state.step, state.seconds);
         Ok(Self {
             config,
             folder,
@@ -168,6 +175,8 @@ impl<'a> Run<'a> {
             state,
             began: Instant::now(),
             done_before,
+            seconds_before,
+            finished_before,
         })
     }
 
@@ -196,8 +205,10 @@ impl<'a> Run<'a> {
                 return Ok(self.outcome(false));
             }
         }
-        self.events
-            .write(Event::Finished { step: self.state.step, seconds: self.began.elapsed().as_secs_f64() })?;
+        if !self.finished_before {
+            let (step, seconds) = (self.state.step, self.state.seconds);
+            self.events.write(Event::Finished { step, seconds })?;
+        }
         Ok(self.outcome(true))
     }
 
@@ -226,7 +237,7 @@ impl<'a> Run<'a> {
             loss: evaluation.loss.clone(),
             accuracy: evaluation.accuracy.clone(),
             bits_per_byte: evaluation.bits_per_byte,
-            targets: evaluation.targets.first().copied().unwrap_or(0) as u64,
+            targets: evaluation.targets.iter().map(|&targets| targets as u64).collect(),
             best,
         };
         self.state.evaluation = Some(evaluation);
@@ -242,6 +253,7 @@ impl<'a> Run<'a> {
 
     fn save_last(&mut self) -> Result<()> {
         self.state.loader = self.data.training.state();
+        self.state.seconds = self.seconds_before + self.began.elapsed().as_secs_f64();
         let (state, stepper) = (&self.state, &self.stepper);
         let params = &self.checkpoint.params;
         self.checkpoint
@@ -273,7 +285,7 @@ impl<'a> Run<'a> {
             last: self.folder.last(),
             best: self.state.best_loss.map(|_| self.folder.best()),
             evaluation: self.state.evaluation.clone(),
-            seconds: self.began.elapsed().as_secs_f64(),
+            seconds: self.state.seconds,
         }
     }
 }

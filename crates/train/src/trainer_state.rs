@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `state.json` | steps done, position in the data, the best loss so far |
+//! | `state.json` | steps done and the time they took, position in the data, the best loss so far |
 //! | `moments.safetensors` | both moments of every trained parameter, as `NAME.first` and `NAME.second` |
 //!
 //! Nothing else is random or carried over: the learning rate and the depths of a step follow from its number.
@@ -26,12 +26,16 @@ pub(crate) struct TrainerState {
     pub(crate) step: usize,
     /// Inputs seen.
     pub(crate) tokens: u64,
+    /// Seconds that training took up to here, before and after every resumption.
+    pub(crate) seconds: f64,
     /// The lowest weighted sum of held-out losses so far.
     pub(crate) best_loss: Option<f64>,
     /// The newest evaluation.
     pub(crate) evaluation: Option<Evaluation>,
     /// Position in the data.
     pub(crate) loader: LoaderState,
+    /// Fingerprint of the held-out text, so that losses before and after are of the same text.
+    pub(crate) held_out: String,
 }
 
 const FOLDER: &str = "trainer";
@@ -43,8 +47,17 @@ const FORMAT: u32 = 1;
 
 impl TrainerState {
     /// Before the first step.
-    pub(crate) fn new(loader: LoaderState) -> Self {
-        Self { format: FORMAT, step: 0, tokens: 0, best_loss: None, evaluation: None, loader }
+    pub(crate) fn new(loader: LoaderState, held_out: &str) -> Self {
+        Self {
+            format: FORMAT,
+            step: 0,
+            tokens: 0,
+            seconds: 0.0,
+            best_loss: None,
+            evaluation: None,
+            loader,
+            held_out: held_out.to_owned(),
+        }
     }
 
     /// The state in the newest checkpoint of a run, once what interrupted saves left is settled; `None` if there is none.

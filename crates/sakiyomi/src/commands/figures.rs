@@ -172,7 +172,7 @@ pub fn of_run(folder: &Path) -> anyhow::Result<MainJobFigures> {
         Event::Evaluation(evaluation) => Some(Evaluation {
             loss: evaluation.loss.clone(),
             accuracy: evaluation.accuracy.clone(),
-            targets: vec![evaluation.targets as usize; evaluation.loss.len()],
+            targets: evaluation.targets.iter().map(|&targets| targets as usize).collect(),
             bits_per_byte: evaluation.bits_per_byte,
         }),
         _ => None,

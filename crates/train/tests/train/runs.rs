@@ -78,13 +78,21 @@ fn finish(config: &RunConfig, resume: bool) -> Outcome {
     outcome
 }
 
-/// Everything that decides what comes next, as bytes.
+/// Everything that decides what comes next, as bytes; without the time that it took.
 fn state(config: &RunConfig) -> Vec<(String, Vec<u8>)> {
     let last = RunFolder::new(&config.run.folder).last();
     ["model.safetensors", "mtp.json", "mtp.safetensors", "trainer/moments.safetensors", "trainer/state.json"]
         .into_iter()
         .filter(|name| last.join(name).exists())
-        .map(|name| (name.to_owned(), fs_err::read(last.join(name)).unwrap()))
+        .map(|name| {
+            let mut bytes = fs_err::read(last.join(name)).unwrap();
+            if name == "trainer/state.json" {
+                let mut state: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                assert!(state.as_object_mut().unwrap().remove("seconds").is_some());
+                bytes = serde_json::to_vec(&state).unwrap();
+            }
+            (name.to_owned(), bytes)
+        })
         .collect()
 }
 
@@ -182,6 +190,8 @@ fn resuming_changes_nothing_with_heads_on_a_frozen_model() {
 fn a_run_learns_and_leaves_what_it_promises() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());
+    // All of the held-out text, so that deeper depths have fewer targets.
+    config.evaluation.batches = 0;
     config.train.steps = 40;
     let mut watcher = Watcher::default();
     let outcome = train(&config, false, &mut watcher).unwrap();
@@ -205,14 +215,69 @@ fn a_run_learns_and_leaves_what_it_promises() {
     assert_eq!(best.objective.spec().n, 3);
     Checkpoint::load(&outcome.last).unwrap();
 
+    let targets: Vec<u64> = evaluation.targets.iter().map(|&targets| targets as u64).collect();
+    assert_eq!(watcher.evaluations.last().unwrap().targets, targets);
+    assert!(targets[0] > targets[1] && targets[1] > targets[2], "{targets:?}");
+
     // A run that is done has nothing left to do.
     let again = train(&config, true, &mut ()).unwrap();
     assert!(again.finished && again.step == 40 && again.evaluation.unwrap().loss == evaluation.loss);
+    assert_eq!(again.seconds, outcome.seconds);
+    assert_eq!(events::read_all(&run.events()).unwrap(), records);
+    // Unless the end was not noted any more.
+    let text = fs_err::read_to_string(run.events()).unwrap();
+    let (before, _) = text.trim_end().rsplit_once('\n').unwrap();
+    fs_err::write(run.events(), format!("{before}\n")).unwrap();
+    train(&config, true, &mut ()).unwrap();
+    let end = events::read(&run.events()).unwrap().pop().unwrap().event;
+    assert_eq!(end, Event::Finished { step: 40, seconds: outcome.seconds });
     // More steps go on from there.
     config.train.steps = 41;
     let mut watcher = Watcher::default();
     train(&config, true, &mut watcher).unwrap();
     assert_eq!(watcher.steps.len(), 1);
+}
+
+#[test]
+fn the_time_before_a_resumption_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let stopped = train(&config, false, &mut Watcher { stop_after: Some(3), ..Watcher::default() }).unwrap();
+    assert!(stopped.seconds > 0.0);
+    // As if the first steps had taken an hour.
+    let run = RunFolder::new(&config.run.folder);
+    let file = run.last().join("trainer/state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs_err::read(&file).unwrap()).unwrap();
+    assert_eq!(state["seconds"], stopped.seconds);
+    state["seconds"] = 3600.0.into();
+    fs_err::write(&file, serde_json::to_vec(&state).unwrap()).unwrap();
+    let outcome = finish(&config, true);
+    assert!(outcome.seconds > 3600.0, "{}", outcome.seconds);
+    let end = events::read(&run.events()).unwrap().pop().unwrap().event;
+    assert_eq!(end, Event::Finished { step: 8, seconds: outcome.seconds });
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    let held_out = folder.path().join("held-out.txt");
+    fs_err::write(&held_out, "Two toads sat on log 3.\n\nNo fly came.\n").unwrap();
+    config.data.held_out = vec![held_out.clone()];
+    config.train.steps = 2;
+    finish(&config, false);
+    config.train.steps = 4;
+    let refusal = || train(&config, true, &mut ()).unwrap_err().to_string();
+    // One byte of each for another, so that no size tells.
+    for (file, what) in [(&config.data.train[0], "the training text"), (&held_out, "the held-out text")] {
+        let text = fs_err::read_to_string(file).unwrap();
+        fs_err::write(file, text.replacen("log 3", "log 4", 1)).unwrap();
+        let message = refusal();
+        assert!(message.contains(&format!("{what} has changed since it was saved; put")), "{message}");
+        assert!(!message.contains('\n'));
+        fs_err::write(file, text).unwrap();
+    }
+    finish(&config, true);
 }
 
 #[test]
@@ -286,7 +351,18 @@ fn text_that_is_too_short_is_refused_before_a_folder_is_made() {
     config.objective.n = 4;
     let message = train(&config, false, &mut ()).unwrap_err().to_string();
     assert!(message.contains("data.held_out has no document of more than 4 tokens"), "{message}");
+    // Documents that are long enough come after the batches that are looked at.
+    let mixed = folder.path().join("mixed.txt");
+    fs_err::write(&mixed, format!("{}A toad sat there.\n", "ab\n\n".repeat(60))).unwrap();
+    config.data.held_out = vec![mixed];
+    config.data.separator = "\n\n".to_owned();
+    config.evaluation.batches = 1;
+    let message = train(&config, false, &mut ()).unwrap_err().to_string();
+    assert!(message.contains("nothing to predict at depth 4: take longer documents"), "{message}");
     assert!(!config.run.folder.exists());
+    config.evaluation.batches = 0;
+    config.train.steps = 1;
+    assert!(finish(&config, false).evaluation.unwrap().targets[3] > 0);
 }
 
 #[test]

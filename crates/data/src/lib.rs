@@ -2,8 +2,8 @@
 //! demo's own tales.
 //!
 //! The order of the code is the way of the data: [`documents`] reads text, [`vocabulary`] turns it into
-//! tokens, [`corpus`] holds them, [`cache`] keeps them on disk, [`split`] holds some back, [`loader`] and
-//! [`packing`] make [`Batch`]es of them. Nothing here knows what a model does with a batch, and nothing here
+//! tokens, [`corpus`] holds them, [`cache`] keeps them on disk, [`mod@split`] holds some back, [`loader`] and
+//! `packing` make [`Batch`]es of them. Nothing here knows what a model does with a batch, and nothing here
 //! prints.
 
 pub mod batch;

@@ -176,7 +176,7 @@ impl Decoder {
 }
 
 /// Purpose of the random stream that draws initial values.
-pub const INITIALISATION: u64 = 1;
+const INITIALISATION: u64 = 1;
 
 /// Initial values for a parameter, by what its name says it is.
 pub fn initial_values(name: &str, shape: &[usize], layers: usize, rng: &mut Seeded) -> Vec<f32> {

@@ -10,5 +10,5 @@ mod llama_config;
 pub mod presets;
 
 pub use config::{DecoderConfig, Family, Rope, RopeScaling, TensorSpec};
-pub use decoder::{Block, Decoder, INITIALISATION, initial_values};
+pub use decoder::{Block, Decoder, initial_values};
 pub use error::{Error, Result};

@@ -41,10 +41,6 @@ impl<T> ByParam<T> {
     fn get(&self, id: ParamId) -> Option<&T> {
         self.0.get(id.index())?.as_ref()
     }
-
-    fn values(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().flatten()
-    }
 }
 
 impl EngineWeights {
@@ -89,11 +85,6 @@ impl EngineWeights {
     /// Keeps a gain or bias.
     pub fn add_vector(&mut self, id: ParamId, params: &Params) {
         self.vectors.insert(id, params.data(id).to_vec());
-    }
-
-    /// Bytes of packed weights that one forward reads.
-    pub fn packed_bytes(&self) -> usize {
-        self.groups.values().map(|group| group.packed.bytes()).sum()
     }
 
     pub(super) fn group(&self, first: ParamId) -> &Group {

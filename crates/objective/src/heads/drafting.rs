@@ -110,7 +110,9 @@ impl ParallelHeads {
         let normed = decoder.final_norm(engine, &states);
         engine.recycle(states);
         let argmaxes = |logits: &Rows| -> Vec<u32> {
-            (0..logits.rows).map(|row| kernels::argmax::argmax(logits.row(row)) as u32).collect()
+            let mut places = vec![0; logits.rows];
+            kernels::argmax::argmax_rows(&logits.data, logits.width, &mut places);
+            places.into_iter().map(|place| place as u32).collect()
         };
         if self.spec.unembedding == UnembeddingKind::Shared {
             let logits = decoder.logits(engine, normed);

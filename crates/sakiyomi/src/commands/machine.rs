@@ -3,19 +3,9 @@
 /// More threads than this are a typing error.
 pub const MOST_THREADS: usize = 1024;
 
-/// Lets the training kernels use `threads` threads. Only the first call of a process counts.
+/// Lets the training kernels use `threads` threads. To be called once, before anything runs on them.
 pub fn use_threads(threads: usize) -> anyhow::Result<()> {
-    if rayon_threads() != Some(threads) {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
-    Ok(())
-}
-
-fn rayon_threads() -> Option<usize> {
-    // Asking builds the pool if nobody has; before that there is nothing to compare with.
-    static ASKED: std::sync::OnceLock<()> = std::sync::OnceLock::new();
-    let first = ASKED.set(()).is_ok();
-    (!first).then(rayon::current_num_threads)
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
 }
 
 /// Processor, threads and instruction set in one line, for reports.

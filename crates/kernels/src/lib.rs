@@ -12,7 +12,7 @@ pub mod cpu;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod matmul;
-mod memory;
+pub mod memory;
 pub mod packed;
 pub mod peak;
 pub mod reference;

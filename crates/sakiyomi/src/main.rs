@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    kernels::memory::keep_large_blocks_apart();
     let arguments = arguments::Arguments::parse();
     failure::report(|| commands::run(arguments))
 }

@@ -46,10 +46,9 @@ impl HeldOut {
         max_batches: usize,
     ) -> Result<Self> {
         // The first token of a document is nobody's target.
-        let targets: usize =
-            documents.iter().map(|&index| corpus.document(index).len().saturating_sub(1)).sum();
+        let targets: usize = documents.iter().map(|&index| corpus.length(index).saturating_sub(1)).sum();
         let bytes: u64 = documents.iter().map(|&index| corpus.text_bytes(index)).sum();
-        let batches = data::evaluation_batches(corpus, documents, batch, length, depths, max_batches);
+        let batches = data::evaluation_batches(corpus, documents, batch, length, depths, max_batches)?;
         let empty = |depth: &usize| batches.iter().all(|batch| batch.count_targets(*depth) == 0);
         if let Some(depth) = (1..=depths).find(empty) {
             return Err(Error::NothingHeldOut { depth });
@@ -57,7 +56,7 @@ impl HeldOut {
         Ok(Self {
             batches,
             tokens_per_byte: targets as f64 / bytes.max(1) as f64,
-            tokens: documents.iter().map(|&index| corpus.document(index).len()).sum(),
+            tokens: documents.iter().map(|&index| corpus.length(index)).sum(),
             fingerprint: corpus.fingerprint(documents),
         })
     }

@@ -45,14 +45,14 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
         config.depths(),
         config.run.seed,
     )?;
-    let batch = loader.next();
+    let batch = loader.next()?;
     let rows: Vec<Vec<ShownToken>> = (0..batch.batch).map(|row| show_row(&batch, row, &vocabulary)).collect();
     let token =
         |t: &ShownToken| Token { id: t.id, text: t.text.clone(), segment: t.segment, target: t.target };
     let shown = Shown {
         documents_for_training: text.training_documents.len(),
         documents_held_out: text.held_out_documents.len(),
-        tokens: text.training.tokens().len(),
+        tokens: text.training.token_count(),
         rows: rows.iter().map(|row| row.iter().map(token).collect()).collect(),
     };
     output.result(&shown, || {

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::source::{Layout, Source, TextFile};
 
 pub use json_lines::json_line;
+pub(crate) use plain::pieces;
 pub use reader::MOST_DOCUMENT_BYTES;
 
 /// A piece of text that stands for itself.

@@ -4,6 +4,7 @@ mod bytes;
 mod files;
 mod loaded;
 mod stream;
+mod training;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use loaded::Loaded;
 
 pub use bytes::END_OF_DOCUMENT;
 pub use stream::TextStream;
+pub use training::{SAMPLE_BYTES, SampleSize, TrainedTokenizer, train_tokenizer};
 
 /// What token ids mean.
 ///

@@ -128,6 +128,16 @@ impl Iterator for PlainText {
     }
 }
 
+/// Cuts a text into pieces of at most `longest` bytes, or one character, that together are the text.
+pub(crate) fn pieces(mut text: &str, longest: usize) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let cut = if text.len() > longest { first_cut(text, longest) } else { text.len() };
+        let (piece, rest) = text.split_at(cut);
+        text = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 /// Where to cut a text that is longer than `longest` bytes: behind the last blank line within them, else
 /// behind a line end, else between two characters; never behind nothing.
 fn first_cut(text: &str, longest: usize) -> usize {

@@ -8,3 +8,4 @@ mod cutting;
 mod reading;
 mod refused;
 mod support;
+mod tokenizer;

@@ -67,6 +67,7 @@ fn shown_tokens_are_text_segments_and_targets() {
     let text: Vec<&str> = shown.iter().map(|token| token.text.as_str()).collect();
     assert_eq!(text, ["<|end|>", "n", "", "é", "<|end|>"]);
     assert_eq!(shown.iter().map(|token| token.target).collect::<Vec<_>>(), [false, true, true, true, true]);
+    assert_eq!(shown.iter().map(|token| token.depths).collect::<Vec<_>>(), [1, 1, 1, 1, 0].map(Some));
     assert!(shown.iter().all(|token| token.segment == 0));
 }
 

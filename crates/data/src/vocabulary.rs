@@ -128,6 +128,17 @@ impl Vocabulary {
         }
     }
 
+    /// How many bytes of text a token stands for: none for special tokens and for ids beyond the vocabulary.
+    ///
+    /// Exact for bytes and for byte-level tokenizers; a tokenizer that writes spaces as a sign of its own counts
+    /// one byte for each, also for the one that it adds before a text.
+    pub fn token_bytes(&self, id: u32) -> usize {
+        match &self.kind {
+            Kind::Bytes => usize::from(id < END_OF_DOCUMENT),
+            Kind::Loaded(loaded) => loaded.token_bytes(id),
+        }
+    }
+
     /// The text of ids, special tokens left out. Bytes that are no UTF-8 become U+FFFD; ids beyond the
     /// vocabulary (an embedding may have spare rows) stand for nothing.
     ///

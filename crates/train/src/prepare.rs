@@ -83,6 +83,7 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary) -> Result<RunData> {
     let held_out = HeldOut::new(
         &text.held_out,
         &text.held_out_documents,
+        vocabulary,
         batch,
         length,
         depths,

@@ -34,7 +34,15 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     let (corpus, _) = load_or_build(None, &source, &checkpoint.vocabulary)?;
     let documents: Vec<usize> = (0..corpus.documents()).collect();
     let depths = objective::Objective::depths(&checkpoint.objective);
-    let held_out = HeldOut::new(&corpus, &documents, eval.batch, eval.length, depths, eval.batches)?;
+    let held_out = HeldOut::new(
+        &corpus,
+        &documents,
+        &checkpoint.vocabulary,
+        eval.batch,
+        eval.length,
+        depths,
+        eval.batches,
+    )?;
     let evaluated = Evaluated {
         checkpoint: eval.checkpoint.display().to_string(),
         documents: corpus.documents(),

@@ -110,7 +110,12 @@ impl Batch {
             .sum()
     }
 
-    fn target(&self, row: usize, index: usize, depth: usize) -> Option<u32> {
+    /// What the position at `index` of `row` is to predict at depth `depth`, if anything.
+    ///
+    /// # Panics
+    ///
+    /// As [`Batch::targets`].
+    pub fn target(&self, row: usize, index: usize, depth: usize) -> Option<u32> {
         assert!(
             (1..=self.lookahead).contains(&depth),
             "depth {depth} asked of a batch with a lookahead of {}",

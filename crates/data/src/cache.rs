@@ -1,21 +1,31 @@
-//! Tokens on disk, so that a second run starts at once.
+//! Tokens on disk: made once, read where they are needed, and there for the next run.
 //!
 //! One file per combination of paths, settings and vocabulary; inside it stands what the source files looked
-//! like, and when that changes the file is written again. A damaged file is written again as well.
+//! like, and when that changes the file is written again. So is a damaged file: all its tokens are checked
+//! when it is opened. A file gets its name when it is whole, so that several runs can make the same one at
+//! once: the last one stays, and whoever has another open keeps reading that.
 
-use std::io::Write as _;
+mod layout;
+
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rayon::prelude::*;
+
 use crate::corpus::Corpus;
 use crate::digest::Digest;
-use crate::documents::read_documents;
+use crate::documents::{Document, Documents};
 use crate::error::{Error, Result};
-use crate::source::Source;
+use crate::source::{Source, TextFile};
 use crate::vocabulary::Vocabulary;
+use layout::Writer;
 
-/// Changes when the layout of the file does.
-const MAGIC: &[u8; 8] = b"sakitok1";
+/// Text that is tokenised at once, in bytes: what is in memory beside the 32 bytes for each document.
+const BYTES_AT_ONCE: usize = 4 << 20;
+
+/// Beginning of the names of files that are not whole yet.
+const PART: &str = "part-";
 
 /// Where a corpus came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +36,8 @@ pub enum CacheOutcome {
     Read(PathBuf),
     /// Tokenised and written to this file.
     Written(PathBuf, Reason),
-    /// Tokenised, but the file could not be written; the next run tokenises again.
-    NotWritten(String),
+    /// Tokenised into a temporary file; the next run tokenises again.
+    NotKept(String),
 }
 
 /// Why the text was tokenised.
@@ -43,32 +53,118 @@ pub enum Reason {
 
 /// The tokens of a source, from the cache where it holds them.
 ///
+/// Where the folder cannot be used the tokens go to the system's folder for temporary files, and are gone with
+/// the [`Corpus`].
+///
 /// # Errors
 ///
-/// If the source cannot be read. A cache that cannot be written is no error.
+/// If the source cannot be read, or there is no room for the tokens.
 pub fn load_or_build(
     cache_folder: Option<&Path>,
     source: &Source,
     vocabulary: &Vocabulary,
 ) -> Result<(Corpus, CacheOutcome)> {
-    let build =
-        || read_documents(source).and_then(|documents| Corpus::from_documents(&documents, vocabulary));
-    let Some(folder) = cache_folder else { return Ok((build()?, CacheOutcome::NotUsed)) };
-    let key = Key::of(source, vocabulary)?;
-    let path = folder.join(format!("tokens-{:032x}.bin", key.settings));
-    let reason = match fs_err::read(&path) {
+    let documents = Documents::of(source)?;
+    let key = Key::of(source, documents.files(), vocabulary)?;
+    let Some(folder) = cache_folder else {
+        return Ok((build_unnamed(documents, vocabulary, key)?, CacheOutcome::NotUsed));
+    };
+    let name = format!("tokens-{:032x}.bin", key.settings);
+    let path = folder.join(&name);
+    let reason = match File::open(&path) {
         Err(_) => Reason::New,
-        Ok(bytes) => match decode(&bytes, key) {
+        Ok(file) => match layout::read(file, &path, key.files) {
             Ok(corpus) => return Ok((corpus, CacheOutcome::Read(path))),
             Err(reason) => reason,
         },
     };
-    let corpus = build()?;
-    let outcome = match write(folder, &path, &encode(&corpus, key)) {
-        Ok(()) => CacheOutcome::Written(path, reason),
-        Err(error) => CacheOutcome::NotWritten(error.to_string()),
+    let part = match begin_part(folder, &name) {
+        Ok(part) => part,
+        Err(error) => {
+            let corpus = build_unnamed(documents, vocabulary, key)?;
+            return Ok((corpus, CacheOutcome::NotKept(error.to_string())));
+        }
     };
-    Ok((corpus, outcome))
+    let file = part.as_file().try_clone()?;
+    let corpus = build(documents, vocabulary, key, file, &path)?;
+    Ok(match part.persist(&path) {
+        Ok(_) => (corpus, CacheOutcome::Written(path, reason)),
+        Err(error) => (corpus, CacheOutcome::NotKept(error.error.to_string())),
+    })
+}
+
+/// A new file for tokens, locked for as long as it is written; what runs that were killed left behind is removed.
+fn begin_part(folder: &Path, name: &str) -> Result<tempfile::NamedTempFile> {
+    fs_err::create_dir_all(folder)?;
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(PART.as_bytes()) {
+            continue;
+        }
+        // Whoever still writes a part holds its lock.
+        let abandoned = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if abandoned {
+            // If it stays, it only takes room.
+            let _ = fs_err::remove_file(entry.path());
+        }
+    }
+    let part = tempfile::Builder::new().prefix(PART).suffix(name).tempfile_in(folder)?;
+    // A file system without locks only loses the cleaning up.
+    let _ = part.as_file().lock();
+    Ok(part)
+}
+
+fn build_unnamed(documents: Documents, vocabulary: &Vocabulary, key: Key) -> Result<Corpus> {
+    let folder = std::env::temp_dir();
+    let file = tempfile::tempfile_in(&folder)
+        .map_err(|reason| Error::TokensNotWritten { folder: folder.clone(), reason })?;
+    build(documents, vocabulary, key, file, &folder.join("tokens"))
+}
+
+/// Tokenises all documents into a file, each with the vocabulary's begin and end tokens around it.
+fn build(
+    mut documents: Documents,
+    vocabulary: &Vocabulary,
+    key: Key,
+    file: File,
+    path: &Path,
+) -> Result<Corpus> {
+    let failed = |reason| Error::TokensNotWritten {
+        folder: path.parent().unwrap_or(Path::new(".")).to_path_buf(),
+        reason,
+    };
+    let mut writer = Writer::begin(file, key.files, vocabulary.size(), documents.files()).map_err(failed)?;
+    loop {
+        let some = take(&mut documents)?;
+        if some.is_empty() {
+            return writer.finish(path).map_err(failed);
+        }
+        let encoded: Vec<Vec<u32>> = some
+            .par_iter()
+            .map(|document| {
+                let mut tokens: Vec<u32> = vocabulary.begin().into_iter().collect();
+                tokens.extend(vocabulary.encode(&document.text)?);
+                tokens.extend(vocabulary.end());
+                Ok(tokens)
+            })
+            .collect::<Result<_>>()?;
+        for (document, tokens) in some.iter().zip(&encoded) {
+            writer.document(document, tokens).map_err(failed)?;
+        }
+    }
+}
+
+/// The next documents, as many as are tokenised at once; none at the end.
+fn take(documents: &mut Documents) -> Result<Vec<Document>> {
+    let mut some = Vec::new();
+    let mut bytes = 0;
+    while bytes < BYTES_AT_ONCE
+        && let Some(document) = documents.next().transpose()?
+    {
+        bytes += document.text.len() + size_of::<Document>();
+        some.push(document);
+    }
+    Ok(some)
 }
 
 /// What the cached tokens depend on.
@@ -81,18 +177,18 @@ struct Key {
 }
 
 impl Key {
-    fn of(source: &Source, vocabulary: &Vocabulary) -> Result<Self> {
+    fn of(source: &Source, read: &[TextFile], vocabulary: &Vocabulary) -> Result<Self> {
         let mut settings = Digest::new();
         settings.text(&vocabulary.fingerprint()).text(&source.field);
         settings.text(source.separator.as_deref().unwrap_or_default());
         settings.number(source.longest_document_bytes as u64);
         for path in &source.paths {
             // Relative paths name other files in another working folder.
-            let path = if path.exists() { fs_err::canonicalize(path)? } else { path.clone() };
+            let path = if path.exists() { fs_err::canonicalize(path)? } else { std::path::absolute(path)? };
             settings.text(&path.to_string_lossy());
         }
         let mut files = Digest::new();
-        for file in source.files()? {
+        for file in read {
             let metadata = fs_err::metadata(&file.path)?;
             let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let age = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -103,88 +199,34 @@ impl Key {
     }
 }
 
-/// Magic, key of the files, payload, and the digest of all of it. Numbers are little-endian.
-fn encode(corpus: &Corpus, key: Key) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(corpus.tokens.len() * 4 + corpus.ends.len() * 64 + 64);
-    bytes.extend(MAGIC);
-    bytes.extend(key.files.to_le_bytes());
-    bytes.extend((corpus.tokens.len() as u64).to_le_bytes());
-    bytes.extend((corpus.ends.len() as u64).to_le_bytes());
-    for document in 0..corpus.documents() {
-        let name = corpus.name(document).as_bytes();
-        bytes.extend((corpus.ends[document] as u64).to_le_bytes());
-        bytes.extend(corpus.text_bytes[document].to_le_bytes());
-        bytes.extend((name.len() as u64).to_le_bytes());
-        bytes.extend(name);
-    }
-    for token in &corpus.tokens {
-        bytes.extend(token.to_le_bytes());
-    }
-    let digest = Digest::new().bytes(&bytes).value();
-    bytes.extend(digest.to_le_bytes());
-    bytes
-}
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
 
-fn decode(bytes: &[u8], key: Key) -> std::result::Result<Corpus, Reason> {
-    let (body, digest) = bytes.split_last_chunk::<16>().ok_or(Reason::Damaged)?;
-    if Digest::new().bytes(body).value() != u128::from_le_bytes(*digest) {
-        return Err(Reason::Damaged);
-    }
-    let mut reader = Reader(body);
-    if reader.take(MAGIC.len()) != Some(MAGIC) {
-        return Err(Reason::Damaged);
-    }
-    if reader.take(16) != Some(&key.files.to_le_bytes()) {
-        return Err(Reason::SourceChanged);
-    }
-    reader.corpus().ok_or(Reason::Damaged)
-}
-
-/// Reads from the front of a slice; `None` where it is too short.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
+    #[test]
+    fn a_full_disk_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("a.txt");
+        fs_err::write(&text, "some text").unwrap();
+        let source = Source::path(text);
+        let documents = Documents::of(&source).unwrap();
+        let key = Key::of(&source, documents.files(), &Vocabulary::bytes()).unwrap();
+        // The device that is always full.
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let path = folder.path().join("cache/tokens.bin");
+        let message = build(documents, &Vocabulary::bytes(), key, full, &path).unwrap_err().to_string();
+        assert!(message.contains("cache: No space left on device"), "{message}");
+        assert!(message.contains("data.cache") && !message.contains('\n'), "{message}");
     }
 
-    fn number(&mut self) -> Option<u64> {
-        let (taken, rest) = self.0.split_first_chunk::<8>()?;
-        self.0 = rest;
-        Some(u64::from_le_bytes(*taken))
+    #[test]
+    fn parts_that_nobody_writes_are_removed_and_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join("part-left.bin");
+        fs_err::write(&left, "half").unwrap();
+        let first = begin_part(folder.path(), "one.bin").unwrap();
+        assert!(!left.exists());
+        let second = begin_part(folder.path(), "one.bin").unwrap();
+        assert!(first.path().exists() && second.path().exists());
     }
-
-    fn size(&mut self) -> Option<usize> {
-        usize::try_from(self.number()?).ok()
-    }
-
-    fn corpus(mut self) -> Option<Corpus> {
-        let tokens = self.size()?;
-        let documents = self.size()?;
-        let mut corpus = Corpus::default();
-        for _ in 0..documents {
-            corpus.ends.push(self.size()?);
-            corpus.text_bytes.push(self.number()?);
-            let length = self.size()?;
-            corpus.names.push(String::from_utf8(self.take(length)?.to_vec()).ok()?);
-        }
-        let (words, rest) = self.0.as_chunks::<4>();
-        corpus.tokens = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        let whole = rest.is_empty()
-            && corpus.tokens.len() == tokens
-            && corpus.ends.is_sorted()
-            && corpus.ends.last().is_none_or(|&end| end == tokens);
-        whole.then_some(corpus)
-    }
-}
-
-/// Writes under a temporary name and renames: a reader sees the old file or the new one.
-fn write(folder: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
-    fs_err::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|error| Error::Io(error.error))?;
-    Ok(())
 }

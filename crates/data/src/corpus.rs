@@ -1,79 +1,123 @@
-//! All documents as tokens, end to end in one vector.
+//! All documents as tokens, end to end: in a file for texts, in memory for synthetic tasks.
 
-use rayon::prelude::*;
+use std::ops::Range;
 
-use crate::digest::Digest;
-use crate::documents::Document;
+use crate::digest::{Digest, of_tokens};
 use crate::error::Result;
-use crate::vocabulary::Vocabulary;
+use crate::token_file::TokenFile;
 
 /// Tokenised documents, and what a report needs to know of their text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// In memory are 32 bytes for each document; the tokens of texts stay in a file and are read where they are
+/// needed.
+#[derive(Debug)]
 pub struct Corpus {
-    pub(crate) tokens: Vec<u32>,
-    /// Index behind the last token of each document.
-    pub(crate) ends: Vec<usize>,
-    /// Bytes of UTF-8 text of each document: the divisor of bits per byte.
-    pub(crate) text_bytes: Vec<u64>,
-    pub(crate) names: Vec<String>,
+    pub(crate) tokens: Tokens,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) origins: Vec<Origin>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Tokens {
+    Memory(Vec<u32>),
+    File(TokenFile),
+}
+
+/// What is known of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Index behind its last token.
+    pub(crate) end: u64,
+    /// [`of_tokens`] of its tokens.
+    pub(crate) digest: u64,
+    /// Bytes of its UTF-8 text.
+    pub(crate) text_bytes: u64,
+    /// Index of its origin.
+    pub(crate) origin: u32,
+    /// Its number within the origin, from 1; 0 where it is the only one.
+    pub(crate) place: u32,
+}
+
+/// Where documents are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The file.
+    pub(crate) name: String,
+    /// What stands between its name and the number of a document.
+    pub(crate) joint: String,
 }
 
 impl Corpus {
-    /// Tokenises documents, each with the vocabulary's begin and end tokens around it.
-    ///
-    /// # Errors
-    ///
-    /// If the tokenizer cannot encode a text.
-    pub fn from_documents(documents: &[Document], vocabulary: &Vocabulary) -> Result<Self> {
-        let encoded: Vec<Vec<u32>> =
-            documents.par_iter().map(|document| vocabulary.encode(&document.text)).collect::<Result<_>>()?;
-        let mut corpus = Self::default();
-        let edges = usize::from(vocabulary.begin().is_some()) + usize::from(vocabulary.end().is_some());
-        corpus.tokens.reserve_exact(encoded.iter().map(|tokens| tokens.len() + edges).sum());
-        for (document, tokens) in documents.iter().zip(encoded) {
-            corpus.tokens.extend(vocabulary.begin());
-            corpus.tokens.extend(tokens);
-            corpus.tokens.extend(vocabulary.end());
-            corpus.finish_document(document.name.clone(), document.text.len() as u64);
-        }
-        Ok(corpus)
-    }
-
-    /// Documents that are tokens already (synthetic tasks); a token counts as one byte of text.
+    /// Documents that are tokens already (synthetic tasks), kept in memory; a token counts as one byte of text.
     pub fn from_tokens<T: AsRef<[u32]>>(documents: &[T]) -> Self {
-        let mut corpus = Self::default();
-        for (index, tokens) in documents.iter().enumerate() {
-            corpus.tokens.extend_from_slice(tokens.as_ref());
-            corpus.finish_document(format!("document {}", index + 1), tokens.as_ref().len() as u64);
+        let mut all = Vec::new();
+        let mut entries = Vec::with_capacity(documents.len());
+        for (index, tokens) in documents.iter().map(AsRef::as_ref).enumerate() {
+            all.extend_from_slice(tokens);
+            entries.push(Entry {
+                end: all.len() as u64,
+                digest: of_tokens(tokens),
+                text_bytes: tokens.len() as u64,
+                origin: 0,
+                place: u32::try_from(index + 1).unwrap_or(u32::MAX),
+            });
         }
-        corpus
-    }
-
-    fn finish_document(&mut self, name: String, text_bytes: u64) {
-        self.ends.push(self.tokens.len());
-        self.text_bytes.push(text_bytes);
-        self.names.push(name);
+        let origin = Origin { name: "document".to_owned(), joint: " ".to_owned() };
+        Self { tokens: Tokens::Memory(all), entries, origins: vec![origin] }
     }
 
     /// How many documents there are.
     pub fn documents(&self) -> usize {
-        self.ends.len()
+        self.entries.len()
     }
 
-    /// The tokens of all documents, end to end.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
+    /// The tokens of all documents together.
+    pub fn token_count(&self) -> usize {
+        self.entries.last().map_or(0, |entry| entry.end as usize)
+    }
+
+    /// How many tokens a document has.
+    pub fn length(&self, index: usize) -> usize {
+        self.entries[index].end as usize - self.start(index)
     }
 
     /// The tokens of one document.
-    pub fn document(&self, index: usize) -> &[u32] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        &self.tokens[start..self.ends[index]]
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read from their file.
+    pub fn document(&self, index: usize) -> Result<Vec<u32>> {
+        let mut tokens = Vec::with_capacity(self.length(index));
+        self.read(index, 0..self.length(index), &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// Appends some tokens of one document to `into`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read from their file.
+    pub fn read(&self, index: usize, range: Range<usize>, into: &mut Vec<u32>) -> Result<()> {
+        assert!(range.end <= self.length(index), "tokens {range:?} of a document of {}", self.length(index));
+        let start = self.start(index);
+        match &self.tokens {
+            Tokens::File(file) => file.read(start + range.start, range.len(), into),
+            Tokens::Memory(tokens) => {
+                into.extend_from_slice(&tokens[start + range.start..start + range.end]);
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.entries[index - 1].end as usize }
     }
 
     /// Where one document is from.
-    pub fn name(&self, index: usize) -> &str {
-        &self.names[index]
+    pub fn name(&self, index: usize) -> String {
+        let Entry { origin, place, .. } = self.entries[index];
+        let Origin { name, joint } = &self.origins[origin as usize];
+        if place == 0 { name.clone() } else { format!("{name}{joint}{place}") }
     }
 
     /// A fingerprint of the text of some documents in this order: their tokens, where each ends, and their bytes.
@@ -82,17 +126,14 @@ impl Corpus {
     pub fn fingerprint(&self, documents: &[usize]) -> String {
         let mut digest = Digest::new();
         for &document in documents {
-            let tokens = self.document(document);
-            digest.number(tokens.len() as u64).number(self.text_bytes(document));
-            for token in tokens {
-                digest.bytes(&token.to_le_bytes());
-            }
+            let entry = self.entries[document];
+            digest.number(self.length(document) as u64).number(entry.text_bytes).number(entry.digest);
         }
         digest.hex()
     }
 
     /// Bytes of text of one document, without the tokens around it.
     pub fn text_bytes(&self, index: usize) -> u64 {
-        self.text_bytes[index]
+        self.entries[index].text_bytes
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::source::READABLE;
+
 /// The one error type of this crate.
 ///
 /// Variants carry the place (file, line, byte) so that the binary can print them as they are.
@@ -18,16 +20,55 @@ pub enum Error {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// A file whose name does not say how to read it.
-    #[error("cannot tell how to read {}: text is read from .txt and .jsonl files", path.display())]
+    #[error("cannot tell how to read {}: text is read from {READABLE} files", path.display())]
     UnknownExtension {
         /// The file.
         path: PathBuf,
     },
     /// A folder without any file that could be read.
-    #[error("no .txt or .jsonl file in the folder {}", path.display())]
+    #[error("no file with text in the folder {}: looked for {READABLE}", path.display())]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
+    },
+    /// A pattern that is none.
+    #[error("{pattern:?} is no pattern of file names: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A pattern that means no file that could be read.
+    #[error("no file with text matches {pattern:?}: looked for {READABLE}")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A device, a pipe or a socket.
+    #[error("{} is {kind}: text is read more than once, so put it into a file first", path.display())]
+    NoRegularFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A `.parquet` file, for which this program was not built.
+    #[error(
+        "{}: this program was built without .parquet; build it with `cargo build --release --features parquet`",
+        path.display()
+    )]
+    NoParquet {
+        /// The file.
+        path: PathBuf,
+    },
+    /// More files than are read.
+    #[error("more than {most} files, from {} on: do links between folders lead there in many ways?", path.display())]
+    TooManyFiles {
+        /// The first that is too many.
+        path: PathBuf,
+        /// How many may be.
+        most: usize,
     },
     /// A folder that contains itself by way of a symbolic link.
     #[error("{} leads back to a folder that contains it; remove the symbolic link", path.display())]
@@ -41,13 +82,90 @@ pub enum Error {
         /// The paths, separated by commas.
         what: String,
     },
-    /// A `.txt` file with bytes that are no UTF-8.
-    #[error("{} is not UTF-8 at byte {offset}; convert it to UTF-8 first", path.display())]
+    /// Bytes that are no UTF-8.
+    #[error("{}:{line} is not UTF-8 at byte {offset} of the text; convert it to UTF-8 first", path.display())]
     NotUtf8 {
         /// The file.
         path: PathBuf,
-        /// Bytes before the first invalid one.
-        offset: usize,
+        /// Counted from 1.
+        line: usize,
+        /// Bytes of the file's text before the first invalid one.
+        offset: u64,
+    },
+    /// A NUL byte.
+    #[error(
+        "{}:{line}: a NUL byte at byte {offset} of the text; this is UTF-16 or no text: convert it to UTF-8 first",
+        path.display()
+    )]
+    NulByte {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Bytes of the file's text before it.
+        offset: u64,
+    },
+    /// A line that would need too much memory.
+    #[error("{}:{line}: the line is longer than {most} bytes; put less text into one line", path.display())]
+    LineTooLong {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Bytes that a line may have.
+        most: usize,
+    },
+    /// A document that would need too much memory.
+    #[error(
+        "{}:{line}: the document that begins here is longer than {most} bytes; give the separator of documents, or the \
+         length at which they are cut",
+        path.display()
+    )]
+    DocumentTooLong {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Bytes that a document may have.
+        most: usize,
+    },
+    /// A packed file that cannot be unpacked.
+    #[error("{}: cannot be unpacked after line {line}: {reason}; it was cut short or altered", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// The last line that began before the damage, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A `.parquet` file that cannot be read.
+    #[error("{}: {reason}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// The tokens could not be written.
+    #[error(
+        "cannot write the tokens of the text to {}: {reason}; make room (2 or 4 bytes a token), or keep them elsewhere with \
+         data.cache",
+        folder.display()
+    )]
+    TokensNotWritten {
+        /// The folder of the cache, or that of temporary files.
+        folder: PathBuf,
+        /// What the operating system says.
+        reason: std::io::Error,
+    },
+    /// Tokens could not be read back.
+    #[error("cannot read the tokens in {}: {reason}; start again, and they are made anew", path.display())]
+    TokensNotRead {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        reason: std::io::Error,
     },
     /// A line of a `.jsonl` file that is no JSON object.
     #[error("{}:{line}: {reason}", path.display())]

@@ -2,7 +2,7 @@
 //! demo's own tales.
 //!
 //! The order of the code is the way of the data: [`documents`] reads text, [`vocabulary`] turns it into
-//! tokens, [`corpus`] holds them, [`cache`] keeps them on disk, [`mod@split`] holds some back, [`loader`] and
+//! tokens, [`cache`] keeps them on disk, [`corpus`] reads them from there, [`mod@split`] holds some back, [`loader`] and
 //! `packing` make [`Batch`]es of them. Nothing here knows what a model does with a batch, and nothing here
 //! prints.
 
@@ -20,12 +20,13 @@ pub mod source;
 pub mod spans;
 pub mod split;
 pub mod tales;
+mod token_file;
 pub mod vocabulary;
 
 pub use batch::{Batch, NO_TARGET, PADDING};
 pub use cache::{CacheOutcome, load_or_build};
 pub use corpus::Corpus;
-pub use documents::{Document, read_documents};
+pub use documents::{Document, Documents};
 pub use error::{Error, Result};
 pub use loader::{Loader, LoaderState, evaluation_batches};
 pub use show::{ShownToken, show_row};

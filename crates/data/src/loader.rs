@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::packing::Packing;
+use crate::packing::{Packing, narrow};
 use crate::random::Random;
 
 /// Endless, seeded batches.
@@ -16,7 +16,7 @@ use crate::random::Random;
 /// `packing`). A batch may hold rows of two epochs.
 pub struct Loader {
     corpus: Arc<Corpus>,
-    documents: Vec<usize>,
+    documents: Vec<u32>,
     batch: usize,
     length: usize,
     lookahead: usize,
@@ -26,7 +26,7 @@ pub struct Loader {
     fingerprint: String,
     packing: Packing,
     /// The windows of this epoch in the order in which they come.
-    order: Vec<usize>,
+    order: Vec<u32>,
     /// How many of them have been given out.
     next: usize,
 }
@@ -69,19 +69,20 @@ impl Loader {
                 "batch, length and lookahead must be at least 1, not {batch}, {length} and {lookahead}"
             )));
         }
-        let longest = documents.iter().copied().max_by_key(|&document| corpus.document(document).len());
+        let longest = documents.iter().copied().max_by_key(|&document| corpus.length(document));
         let Some(longest) = longest else {
             return Err(Error::NoText { what: "the training part".to_owned() });
         };
-        if corpus.document(longest).len() <= lookahead {
+        if corpus.length(longest) <= lookahead {
             return Err(Error::DocumentsTooShort {
                 lookahead,
-                longest: corpus.document(longest).len(),
-                name: corpus.name(longest).to_owned(),
+                longest: corpus.length(longest),
+                name: corpus.name(longest),
             });
         }
-        let (packing, order) = lay_out(&corpus, &documents, length, lookahead, seed, 0);
         let fingerprint = corpus.fingerprint(&documents);
+        let documents = narrow(documents)?;
+        let (packing, order) = lay_out(&corpus, &documents, length, lookahead, seed, 0)?;
         Ok(Self {
             corpus,
             documents,
@@ -98,20 +99,24 @@ impl Loader {
     }
 
     /// The next batch.
+    ///
+    /// # Errors
+    ///
+    /// If tokens cannot be read from their file.
     #[expect(
         clippy::should_implement_trait,
         reason = "an iterator can end; this cannot, and needs no Option"
     )]
-    pub fn next(&mut self) -> Batch {
+    pub fn next(&mut self) -> Result<Batch> {
         let mut batch = Batch::padded(self.batch, self.length, self.lookahead);
         for row in 0..self.batch {
             if self.next == self.order.len() {
-                self.start_epoch(self.epoch + 1);
+                self.start_epoch(self.epoch + 1)?;
             }
-            self.packing.fill(&self.corpus, self.order[self.next], &mut batch, row);
+            self.packing.fill(&self.corpus, self.order[self.next] as usize, &mut batch, row)?;
             self.next += 1;
         }
-        batch
+        Ok(batch)
     }
 
     /// Epochs finished, counted when the first row of the next one is given out.
@@ -163,43 +168,48 @@ impl Loader {
             return differs("the number of windows", state.window, self.order.len());
         }
         self.seed = state.seed;
-        self.start_epoch(state.epoch);
+        self.start_epoch(state.epoch)?;
         self.next = state.window;
         Ok(())
     }
 
-    fn start_epoch(&mut self, epoch: u64) {
+    fn start_epoch(&mut self, epoch: u64) -> Result<()> {
         let (packing, order) =
-            lay_out(&self.corpus, &self.documents, self.length, self.lookahead, self.seed, epoch);
+            lay_out(&self.corpus, &self.documents, self.length, self.lookahead, self.seed, epoch)?;
         self.packing = packing;
         self.order = order;
         self.epoch = epoch;
         self.next = 0;
+        Ok(())
     }
 }
 
 /// One epoch's layout of the documents, and the order of its windows.
 fn lay_out(
     corpus: &Corpus,
-    documents: &[usize],
+    documents: &[u32],
     length: usize,
     lookahead: usize,
     seed: u64,
     epoch: u64,
-) -> (Packing, Vec<usize>) {
+) -> Result<(Packing, Vec<u32>)> {
     let mut random = Random::new(seed, epoch);
     let mut documents = documents.to_vec();
     random.shuffle(&mut documents);
     let packing = Packing::new(corpus, documents, length, lookahead);
-    let mut order: Vec<usize> = (0..packing.windows()).collect();
+    let mut order = narrow(0..packing.windows())?;
     random.shuffle(&mut order);
-    (packing, order)
+    Ok((packing, order))
 }
 
 /// Batches over documents in order, in which each token is a target at most once per depth; the last batch is
 /// padded.
 ///
 /// At most `max_batches` of them, from the start; 0 means all.
+///
+/// # Errors
+///
+/// If tokens cannot be read from their file.
 pub fn evaluation_batches(
     corpus: &Corpus,
     documents: &[usize],
@@ -207,23 +217,22 @@ pub fn evaluation_batches(
     length: usize,
     lookahead: usize,
     max_batches: usize,
-) -> Vec<Batch> {
+) -> Result<Vec<Batch>> {
     assert!(batch > 0 && length > 0, "an empty batch evaluates nothing");
-    let packing = Packing::new(corpus, documents.to_vec(), length, lookahead);
+    let packing = Packing::new(corpus, narrow(documents.iter().copied())?, length, lookahead);
     if packing.tokens() == 0 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let windows: Vec<usize> = (0..packing.windows()).collect();
     let wanted = if max_batches == 0 { usize::MAX } else { max_batches };
-    windows
-        .chunks(batch)
+    (0..packing.windows())
+        .step_by(batch)
         .take(wanted)
-        .map(|rows| {
+        .map(|first| {
             let mut filled = Batch::padded(batch, length, lookahead);
-            for (row, &window) in rows.iter().enumerate() {
-                packing.fill(corpus, window, &mut filled, row);
+            for window in first..(first + batch).min(packing.windows()) {
+                packing.fill(corpus, window, &mut filled, window - first)?;
             }
-            filled
+            Ok(filled)
         })
         .collect()
 }

@@ -8,11 +8,12 @@
 
 use crate::batch::Batch;
 use crate::corpus::Corpus;
+use crate::error::{Error, Result};
 
 /// A layout of some documents of a corpus in some order.
 pub(crate) struct Packing {
-    /// Index of each document in the corpus.
-    order: Vec<usize>,
+    /// Index of each document in the corpus; narrow, since there can be many millions.
+    order: Vec<u32>,
     /// Where each document ends in the layout.
     ends: Vec<usize>,
     length: usize,
@@ -20,11 +21,11 @@ pub(crate) struct Packing {
 }
 
 impl Packing {
-    pub(crate) fn new(corpus: &Corpus, order: Vec<usize>, length: usize, lookahead: usize) -> Self {
+    pub(crate) fn new(corpus: &Corpus, order: Vec<u32>, length: usize, lookahead: usize) -> Self {
         let ends = order
             .iter()
             .scan(0, |end, &document| {
-                *end += corpus.document(document).len();
+                *end += corpus.length(document as usize);
                 Some(*end)
             })
             .collect();
@@ -43,23 +44,40 @@ impl Packing {
     }
 
     /// Writes a window into a row of a batch that is still padding there.
-    pub(crate) fn fill(&self, corpus: &Corpus, window: usize, batch: &mut Batch, row: usize) {
+    pub(crate) fn fill(&self, corpus: &Corpus, window: usize, batch: &mut Batch, row: usize) -> Result<()> {
         let start = window * self.length;
         let stop = (start + self.length + self.lookahead).min(self.tokens());
         let mut at = start;
         let mut part = self.ends.partition_point(|&end| end <= start);
         let mut segment = 0;
+        let mut tokens = Vec::new();
         while at < stop {
-            let document = corpus.document(self.order[part]);
-            let document_start = self.ends[part] - document.len();
+            let document = self.order[part] as usize;
+            let document_start = self.ends[part] - corpus.length(document);
             let upto = self.ends[part].min(stop);
             if upto > at {
-                let tokens = &document[at - document_start..upto - document_start];
-                batch.place(row, at - start, tokens, segment);
+                tokens.clear();
+                corpus.read(document, at - document_start..upto - document_start, &mut tokens)?;
+                batch.place(row, at - start, &tokens, segment);
                 segment += 1;
             }
             at = upto;
             part += 1;
         }
+        Ok(())
     }
+}
+
+/// Indices that take half the room.
+///
+/// # Errors
+///
+/// If there are more than 32 bits can count.
+pub(crate) fn narrow(indices: impl IntoIterator<Item = usize>) -> Result<Vec<u32>> {
+    let narrow = |index: usize| {
+        u32::try_from(index).map_err(|_| {
+            Error::Setting(format!("more than {} documents or rows of text: give longer rows", u32::MAX))
+        })
+    };
+    indices.into_iter().map(narrow).collect()
 }

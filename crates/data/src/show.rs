@@ -12,8 +12,10 @@ pub struct ShownToken {
     pub id: u32,
     /// Number of the segment within the row.
     pub segment: u32,
-    /// Whether the token is a target of the next-token head.
+    /// Whether the token is a target of the next-token head, so that its loss is counted.
     pub target: bool,
+    /// At how many depths this position has a target; `None` for the lookahead, which is no input.
+    pub depths: Option<usize>,
 }
 
 /// The tokens of a row, lookahead included, padding left out.
@@ -35,7 +37,11 @@ pub fn show_row(batch: &Batch, row: usize, vocabulary: &Vocabulary) -> Vec<Shown
             last.text += &stream.finish();
         }
         let text = vocabulary.special_name(id).unwrap_or_else(|| stream.push(id));
-        shown.push(ShownToken { text, id, segment, target: continues && batch.loss_mask[at] });
+        let index = at - from;
+        let depths = (index < batch.length).then(|| {
+            (1..=batch.lookahead).filter(|&depth| batch.target(row, index, depth).is_some()).count()
+        });
+        shown.push(ShownToken { text, id, segment, target: continues && batch.loss_mask[at], depths });
     }
     if let Some(last) = shown.last_mut() {
         last.text += &stream.finish();

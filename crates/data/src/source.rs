@@ -1,18 +1,27 @@
 //! Where text comes from: the settings, and which files they mean.
 
+mod format;
+
+use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+pub(crate) use format::READABLE;
+pub use format::{Compression, Format, Layout};
+
+/// More files than any corpus has: links between folders can multiply them without end.
+const MOST_FILES: usize = 1 << 20;
+
 /// Which files to read and how to cut them into documents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Source {
-    /// `.txt` and `.jsonl` files, and folders of them.
+    /// Files, folders of them, and patterns such as `data/*.jsonl`; [`Format`] says which files can be read.
     pub paths: Vec<PathBuf>,
-    /// Field of a `.jsonl` line that holds the text.
+    /// Field of a `.jsonl` line, or column of a `.parquet` file, that holds the text.
     pub field: String,
     /// What stands between two documents of a `.txt` file; without it, a file is one document.
     pub separator: Option<String>,
@@ -39,12 +48,12 @@ impl Source {
         if paths.is_empty() { "an empty list of paths".to_owned() } else { paths.join(", ") }
     }
 
-    /// The files in the order in which they are read: as given, folders sorted by name.
+    /// The files in the order in which they are read: as given; folders and patterns sorted by name.
     ///
     /// # Errors
     ///
-    /// If a path is missing, a named file has another extension, a folder holds nothing to read or contains
-    /// itself.
+    /// If a path is missing, a named file has another extension or is no regular file, a folder or pattern
+    /// yields nothing to read, or a folder contains itself.
     pub fn files(&self) -> Result<Vec<TextFile>> {
         if self.separator.as_deref() == Some("") {
             return Err(Error::Setting(
@@ -53,18 +62,24 @@ impl Source {
         }
         let mut files = Vec::new();
         for path in &self.paths {
-            if path.is_dir() {
-                let before = files.len();
-                walk(path, &mut Vec::new(), &mut files)?;
-                if files.len() == before {
-                    return Err(Error::EmptyFolder { path: path.clone() });
+            match fs_err::metadata(path) {
+                Ok(metadata) if metadata.is_dir() => {
+                    let before = files.len();
+                    walk(path, &mut Vec::new(), &mut files)?;
+                    if files.len() == before {
+                        return Err(Error::EmptyFolder { path: path.clone() });
+                    }
                 }
-            } else if path.exists() {
-                let format =
-                    Format::of(path).ok_or_else(|| Error::UnknownExtension { path: path.clone() })?;
-                files.push(TextFile { path: path.clone(), format });
-            } else {
-                return Err(Error::Missing { path: path.clone() });
+                Ok(metadata) => {
+                    let format =
+                        Format::of(path).ok_or_else(|| Error::UnknownExtension { path: path.clone() })?;
+                    add(path.clone(), format, metadata.file_type(), &mut files)?;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => match as_pattern(path) {
+                    Some(pattern) => matches(pattern, &mut files)?,
+                    None => return Err(Error::Missing { path: path.clone() }),
+                },
+                Err(error) => return Err(error.into()),
             }
         }
         if files.is_empty() {
@@ -83,23 +98,33 @@ pub struct TextFile {
     pub format: Format,
 }
 
-/// How a file holds its documents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Text as it stands.
-    Plain,
-    /// One JSON object per line.
-    JsonLines,
+fn add(path: PathBuf, format: Format, kind: FileType, files: &mut Vec<TextFile>) -> Result<()> {
+    if !kind.is_file() {
+        return Err(Error::NoRegularFile { path, kind: name(kind) });
+    }
+    if format.layout == Layout::Parquet && !cfg!(feature = "parquet") {
+        return Err(Error::NoParquet { path });
+    }
+    if files.len() == MOST_FILES {
+        return Err(Error::TooManyFiles { path, most: MOST_FILES });
+    }
+    files.push(TextFile { path, format });
+    Ok(())
 }
 
-impl Format {
-    fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "txt" => Some(Self::Plain),
-            "jsonl" => Some(Self::JsonLines),
-            _ => None,
-        }
+#[cfg(unix)]
+fn name(kind: FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match kind {
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
     }
+}
+
+#[cfg(not(unix))]
+fn name(_: FileType) -> &'static str {
+    "no file of data"
 }
 
 /// Collects the readable files below `folder`; hidden ones and other kinds are passed over.
@@ -118,12 +143,42 @@ fn walk(folder: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<TextFile>) -> R
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        if path.is_dir() {
-            walk(&path, above, files)?;
-        } else if let Some(format) = Format::of(&path) {
-            files.push(TextFile { path, format });
+        let format = Format::of(&path);
+        match fs_err::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => walk(&path, above, files)?,
+            // A link to nothing, or to itself, is passed over unless its name says that it should be text.
+            Err(error) if format.is_some() => return Err(error.into()),
+            Err(_) => {}
+            Ok(metadata) => {
+                if let Some(format) = format {
+                    add(path, format, metadata.file_type(), files)?;
+                }
+            }
         }
     }
     above.pop();
+    Ok(())
+}
+
+fn as_pattern(path: &Path) -> Option<&str> {
+    path.to_str().filter(|path| path.contains(['*', '?', '[']))
+}
+
+/// Collects the readable files that a pattern means, sorted by name; folders and other kinds are passed over.
+fn matches(pattern: &str, files: &mut Vec<TextFile>) -> Result<()> {
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
+    let paths = glob::glob_with(pattern, options)
+        .map_err(|error| Error::Pattern { pattern: pattern.to_owned(), reason: error.msg })?;
+    let before = files.len();
+    for path in paths {
+        let path = path.map_err(|error| std::io::Error::other(error.to_string()))?;
+        let metadata = fs_err::metadata(&path)?;
+        if let (Some(format), false) = (Format::of(&path), metadata.is_dir()) {
+            add(path, format, metadata.file_type(), files)?;
+        }
+    }
+    if files.len() == before {
+        return Err(Error::NoMatch { pattern: pattern.to_owned() });
+    }
     Ok(())
 }

@@ -4,6 +4,7 @@ mod bytes;
 mod files;
 mod loaded;
 mod stream;
+mod training;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use loaded::Loaded;
 
 pub use bytes::END_OF_DOCUMENT;
 pub use stream::TextStream;
+pub use training::{SAMPLE_BYTES, SampleSize, TrainedTokenizer, train_tokenizer};
 
 /// What token ids mean.
 ///
@@ -123,6 +125,17 @@ impl Vocabulary {
         match &self.kind {
             Kind::Bytes => (id == END_OF_DOCUMENT).then(|| bytes::END_TEXT.to_owned()),
             Kind::Loaded(loaded) => loaded.special_name(id),
+        }
+    }
+
+    /// How many bytes of text a token stands for: none for special tokens and for ids beyond the vocabulary.
+    ///
+    /// Exact for bytes and for byte-level tokenizers; a tokenizer that writes spaces as a sign of its own counts
+    /// one byte for each, also for the one that it adds before a text.
+    pub fn token_bytes(&self, id: u32) -> usize {
+        match &self.kind {
+            Kind::Bytes => usize::from(id < END_OF_DOCUMENT),
+            Kind::Loaded(loaded) => loaded.token_bytes(id),
         }
     }
 

@@ -41,8 +41,9 @@ fn pairs_of_documents(corpus: &Corpus, documents: &[usize], depth: usize) -> BTr
     documents
         .iter()
         .flat_map(|&document| {
-            let tokens = corpus.document(document);
-            tokens.iter().copied().zip(tokens.iter().copied().skip(depth))
+            let tokens = corpus.document(document).unwrap();
+            let ahead = tokens[depth.min(tokens.len())..].to_vec();
+            tokens.into_iter().zip(ahead)
         })
         .map(|pair| (pair, 1))
         .collect()
@@ -51,7 +52,7 @@ fn pairs_of_documents(corpus: &Corpus, documents: &[usize], depth: usize) -> BTr
 /// Checks segments, positions and visibility against the tokens themselves.
 fn check_layout(batch: &Batch, corpus: &Corpus) {
     let document_of =
-        |token: u32| (0..corpus.documents()).find(|&d| corpus.document(d).contains(&token)).unwrap();
+        |token: u32| (0..corpus.documents()).find(|&d| corpus.document(d).unwrap().contains(&token)).unwrap();
     for row in 0..batch.batch {
         for index in 0..batch.stride() {
             let at = row * batch.stride() + index;
@@ -93,7 +94,7 @@ proptest! {
     ) {
         let corpus = Arc::new(numbered(&lengths));
         let documents: Vec<usize> = (0..corpus.documents()).filter(|document| document % 5 != 3).collect();
-        let evaluated = evaluation_batches(&corpus, &documents, batch, length, lookahead, 0);
+        let evaluated = evaluation_batches(&corpus, &documents, batch, length, lookahead, 0).unwrap();
         let trained = Loader::new(corpus.clone(), documents.clone(), 1, length, lookahead, seed);
         let longest = documents.iter().map(|&document| lengths[document]).max().unwrap();
         prop_assert_eq!(trained.is_err(), longest <= lookahead);
@@ -101,7 +102,7 @@ proptest! {
             check_layout(batch, &corpus);
         }
         let epoch: Option<Vec<Batch>> = trained.ok().map(|mut loader| {
-            (0..loader.windows_per_epoch()).map(|_| loader.next()).collect()
+            (0..loader.windows_per_epoch()).map(|_| loader.next().unwrap()).collect()
         });
         for depth in 1..=lookahead {
             let expected = pairs_of_documents(&corpus, &documents, depth);
@@ -124,14 +125,14 @@ proptest! {
         let documents: Vec<usize> = (0..corpus.documents()).collect();
         let mut first = Loader::new(corpus.clone(), documents.clone(), batch, 7, 2, seed).unwrap();
         for _ in 0..steps {
-            first.next();
+            first.next().unwrap();
         }
         let saved = serde_json::to_string(&first.state()).unwrap();
         let mut second = Loader::new(corpus, documents, batch, 7, 2, seed ^ 1).unwrap();
         second.restore(&serde_json::from_str(&saved).unwrap()).unwrap();
         prop_assert_eq!(second.state(), first.state());
         for _ in 0..12 {
-            prop_assert_eq!(first.next(), second.next());
+            prop_assert_eq!(first.next().unwrap(), second.next().unwrap());
         }
         prop_assert_eq!(second.epoch(), first.epoch());
     }
@@ -144,7 +145,7 @@ fn epochs_and_seeds_differ_and_repeat() {
     let tokens = |seed| {
         let mut loader = Loader::new(corpus.clone(), documents.clone(), 4, 8, 3, seed).unwrap();
         let steps = loader.windows_per_epoch().div_ceil(4);
-        (0..2 * steps).map(|_| loader.next().tokens).collect::<Vec<_>>()
+        (0..2 * steps).map(|_| loader.next().unwrap().tokens).collect::<Vec<_>>()
     };
     let once = tokens(1);
     assert_eq!(once, tokens(1));
@@ -157,7 +158,7 @@ fn a_corpus_shorter_than_a_row_is_padded() {
     let corpus = Arc::new(numbered(&[3, 2]));
     let mut loader = Loader::new(corpus, vec![0, 1], 2, 10, 2, 0).unwrap();
     assert_eq!(loader.windows_per_epoch(), 1);
-    let batch = loader.next();
+    let batch = loader.next().unwrap();
     assert_eq!(batch.segments.iter().filter(|&&segment| segment == PADDING).count(), 2 * (12 - 5));
     assert_eq!(batch.count_targets(1), 2 * 3);
     assert_eq!(batch.count_targets(2), 2);
@@ -167,10 +168,10 @@ fn a_corpus_shorter_than_a_row_is_padded() {
 #[test]
 fn evaluation_stops_at_the_limit_and_pads_the_last_batch() {
     let corpus = numbered(&[30, 30]);
-    let all = evaluation_batches(&corpus, &[0, 1], 4, 8, 1, 0);
+    let all = evaluation_batches(&corpus, &[0, 1], 4, 8, 1, 0).unwrap();
     assert_eq!(all.len(), 2);
-    assert_eq!(evaluation_batches(&corpus, &[0, 1], 4, 8, 1, 1), all[..1]);
-    assert!(evaluation_batches(&corpus, &[], 4, 8, 1, 0).is_empty());
+    assert_eq!(evaluation_batches(&corpus, &[0, 1], 4, 8, 1, 1).unwrap(), all[..1]);
+    assert!(evaluation_batches(&corpus, &[], 4, 8, 1, 0).unwrap().is_empty());
 }
 
 #[test]

@@ -40,6 +40,12 @@ fn stories260k_encodes_decodes_and_streams_its_golden_texts() {
     assert_eq!(vocabulary.size(), 512);
     assert_eq!(vocabulary.begin(), Some(1));
     assert_eq!(vocabulary.ends(), [2]);
+    let bytes = |text: &str| -> usize {
+        vocabulary.encode(text).unwrap().iter().map(|&id| vocabulary.token_bytes(id)).sum()
+    };
+    // One more for the space that this tokenizer puts before a text.
+    assert_eq!((bytes("Once upon a time"), bytes("caf\u{e9} \u{1f999}")), (17, 11));
+    assert_eq!((vocabulary.token_bytes(2), vocabulary.token_bytes(9999)), (0, 0));
     let golden = read_json(&folder.join("golden.json"));
     let cases = golden["tokenizer"]["cases"].as_array().unwrap();
     assert!(cases.len() > 20);
@@ -71,6 +77,12 @@ fn golden_tokenizers_encode_decode_and_stream() {
             let text = case["text"].as_str().unwrap();
             let expected = ids(&case["ids"]);
             assert_eq!(vocabulary.encode(text).unwrap(), expected, "{name}: {text:?}");
+            let bytes: usize = expected.iter().map(|&id| vocabulary.token_bytes(id)).sum();
+            let special = expected.iter().any(|&id| vocabulary.special_name(id).is_some());
+            // An accent that the normaliser joins to its letter takes fewer bytes.
+            if !special && case["decoded"] == case["text"] {
+                assert_eq!(bytes, text.len(), "{name}: {text:?}");
+            }
             let decoded = vocabulary.decode(&expected).unwrap();
             assert_eq!(streamed(&vocabulary, &expected), decoded, "{name}: {text:?}");
             if !text.contains("<|") && !text.contains("</") {

@@ -49,6 +49,8 @@ pub enum Verb {
 pub enum DataVerb {
     /// Print the first batches: documents apart, tokens that are targets marked.
     Show(DataShow),
+    /// Learn a byte-level BPE vocabulary from text and write its tokenizer.json.
+    Tokenizer(DataTokenizer),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +92,25 @@ pub struct DataShow {
     /// How many rows of the batch to show.
     #[arg(long, default_value_t = 2)]
     pub rows: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct DataTokenizer {
+    /// Text: files (.txt, .jsonl, also packed as .gz or .zst, .parquet), folders of them, or patterns.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Ids of the vocabulary.
+    #[arg(long, value_name = "N")]
+    pub size: usize,
+    /// The tokenizer.json to write; must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Field of .jsonl lines that holds the text.
+    #[arg(long, default_value = "text")]
+    pub field: String,
+    /// Bytes of text to look at, at most: of a larger text every second, third, ... document.
+    #[arg(long, value_name = "BYTES", default_value_t = data::vocabulary::SAMPLE_BYTES)]
+    pub sample_bytes: u64,
 }
 
 #[derive(Debug, Args)]

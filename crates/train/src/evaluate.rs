@@ -1,6 +1,6 @@
 //! Loss and accuracy per depth on text that was not trained on.
 
-use data::{Batch, Corpus};
+use data::{Batch, Corpus, NO_TARGET, Vocabulary};
 use model::Decoder;
 use objective::{Objective, Window};
 use serde::{Deserialize, Serialize};
@@ -18,15 +18,17 @@ pub struct Evaluation {
     pub accuracy: Vec<f64>,
     /// Targets at each depth.
     pub targets: Vec<usize>,
-    /// Loss of the next token per byte of text, in bits.
+    /// Loss of the next token per byte of text, in bits: the losses of all targets at depth 1, end tokens included,
+    /// divided by the bytes of text that these targets stand for (an end token stands for none).
     pub bits_per_byte: f64,
 }
 
-/// Batches of held-out text, and how many tokens a byte of it takes.
+/// Batches of held-out text, and how many bytes of it they predict.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
     batches: Vec<Batch>,
-    tokens_per_byte: f64,
+    /// Bytes of text that the targets at depth 1 stand for.
+    bytes: usize,
     tokens: usize,
     fingerprint: String,
 }
@@ -40,24 +42,21 @@ impl HeldOut {
     pub fn new(
         corpus: &Corpus,
         documents: &[usize],
+        vocabulary: &Vocabulary,
         batch: usize,
         length: usize,
         depths: usize,
         max_batches: usize,
     ) -> Result<Self> {
-        // The first token of a document is nobody's target.
-        let targets: usize =
-            documents.iter().map(|&index| corpus.document(index).len().saturating_sub(1)).sum();
-        let bytes: u64 = documents.iter().map(|&index| corpus.text_bytes(index)).sum();
-        let batches = data::evaluation_batches(corpus, documents, batch, length, depths, max_batches);
+        let batches = data::evaluation_batches(corpus, documents, batch, length, depths, max_batches)?;
         let empty = |depth: &usize| batches.iter().all(|batch| batch.count_targets(*depth) == 0);
         if let Some(depth) = (1..=depths).find(empty) {
             return Err(Error::NothingHeldOut { depth });
         }
         Ok(Self {
+            bytes: bytes_of_targets(&batches, vocabulary),
             batches,
-            tokens_per_byte: targets as f64 / bytes.max(1) as f64,
-            tokens: documents.iter().map(|&index| corpus.document(index).len()).sum(),
+            tokens: documents.iter().map(|&index| corpus.length(index)).sum(),
             fingerprint: corpus.fingerprint(documents),
         })
     }
@@ -96,13 +95,41 @@ impl HeldOut {
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }
         let loss: Vec<f64> = sums.iter().map(mean_loss).collect();
-        let bits_per_byte =
-            loss.first().map_or(0.0, |nats| nats / std::f64::consts::LN_2 * self.tokens_per_byte);
+        let nats = sums.first().map_or(0.0, |sum| mean_loss(sum) * sum.targets as f64);
+        let bits_per_byte = nats / std::f64::consts::LN_2 / self.bytes.max(1) as f64;
         Evaluation {
             loss,
             accuracy: sums.iter().map(accuracy).collect(),
             targets: sums.iter().map(|sum| sum.targets).collect(),
             bits_per_byte,
         }
+    }
+}
+
+fn bytes_of_targets(batches: &[Batch], vocabulary: &Vocabulary) -> usize {
+    let mut targets = Vec::new();
+    let of = |batch: &Batch| -> usize {
+        batch.targets(1, &mut targets);
+        targets.iter().filter(|&&id| id != NO_TARGET).map(|&id| vocabulary.token_bytes(id)).sum()
+    };
+    batches.iter().map(of).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_those_that_the_evaluated_targets_stand_for() {
+        let vocabulary = Vocabulary::bytes();
+        let document = |text: &str| [&[256], &vocabulary.encode(text).unwrap()[..], &[256]].concat();
+        let corpus = Corpus::from_tokens(&[document("abc"), document("\u{e9}"), document("defgh")]);
+        let bytes = |documents: &[usize], batches| {
+            HeldOut::new(&corpus, documents, &vocabulary, 1, 4, 1, batches).unwrap().bytes
+        };
+        assert_eq!(bytes(&[0, 1, 2], 0), 3 + 2 + 5);
+        assert_eq!(bytes(&[0, 2], 0), 3 + 5);
+        // The first window predicts "abc" and the end.
+        assert_eq!(bytes(&[0, 1, 2], 1), 3);
     }
 }

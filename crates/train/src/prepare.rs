@@ -72,7 +72,7 @@ pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary) -> Result<SplitTe
 pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary) -> Result<RunData> {
     let text = split_text(config, vocabulary)?;
     let (batch, length, depths) = (config.train.batch, config.train.length, config.depths());
-    let longest = text.held_out_documents.iter().map(|&index| text.held_out.document(index).len()).max();
+    let longest = text.held_out_documents.iter().map(|&index| text.held_out.length(index)).max();
     if longest.is_none_or(|longest| longest <= depths) {
         let problem = format!(
             "has no document of more than {depths} tokens, so that depth {depths} has nothing to predict: hold out \
@@ -83,6 +83,7 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary) -> Result<RunData> {
     let held_out = HeldOut::new(
         &text.held_out,
         &text.held_out_documents,
+        vocabulary,
         batch,
         length,
         depths,
@@ -107,7 +108,7 @@ fn tokens(
         longest_document_bytes: settings.longest_document_bytes,
     };
     let (corpus, outcome) = load_or_build(Some(cache), &source, vocabulary)?;
-    if let CacheOutcome::NotWritten(reason) = outcome {
+    if let CacheOutcome::NotKept(reason) = outcome {
         notes.push(format!("the tokens could not be kept for the next run: {reason}"));
     }
     Ok(corpus)

@@ -213,8 +213,9 @@ impl<'a> Run<'a> {
     }
 
     fn step(&mut self, step: usize, rate: f64) -> Result<StepReport> {
-        let batches: Vec<Batch> =
-            (0..self.config.train.accumulate).map(|_| self.data.training.next()).collect();
+        let batches: Vec<Batch> = (0..self.config.train.accumulate)
+            .map(|_| self.data.training.next())
+            .collect::<data::Result<_>>()?;
         let Checkpoint { params, decoder, objective, .. } = &mut self.checkpoint;
         let depths = depths_at(self.config, step);
         self.stepper.update(params, decoder, objective, &batches, depths, &self.config.train, rate)

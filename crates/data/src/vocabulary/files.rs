@@ -71,7 +71,14 @@ pub(super) fn load(folder_or_file: &Path) -> Result<Option<Loaded>> {
             files.push((name.to_owned(), fs_err::read(folder.join(name))?));
         }
     }
-    Ok(Some(Loaded { tokenizer, path, begin, ends, size, fingerprint, files }))
+    let byte_level = is_byte_level(&parsed["decoder"]);
+    Ok(Some(Loaded { tokenizer, path, begin, ends, size, byte_level, fingerprint, files }))
+}
+
+/// Whether a decoder reads characters as bytes: itself, or one in its sequence.
+fn is_byte_level(decoder: &Value) -> bool {
+    let within = decoder["decoders"].as_array().is_some_and(|decoders| decoders.iter().any(is_byte_level));
+    decoder["type"] == "ByteLevel" || within
 }
 
 /// The token that the tokenizer itself puts before a text.

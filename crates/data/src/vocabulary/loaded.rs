@@ -16,6 +16,8 @@ pub(super) struct Loaded {
     pub(super) begin: Option<u32>,
     pub(super) ends: Vec<u32>,
     pub(super) size: usize,
+    /// Whether the characters of a token stand for bytes, as in GPT-2.
+    pub(super) byte_level: bool,
     pub(super) fingerprint: String,
     /// Names and contents, as read.
     pub(super) files: Vec<(String, Vec<u8>)>,
@@ -34,6 +36,21 @@ impl Loaded {
     pub(super) fn special_name(&self, id: u32) -> Option<String> {
         let name = self.tokenizer.id_to_token(id)?;
         self.tokenizer.get_added_vocabulary().is_special_token(&name).then_some(name)
+    }
+
+    pub(super) fn token_bytes(&self, id: u32) -> usize {
+        // A token that is decoded alone may lose its space or be half a character.
+        let Some(name) = self.tokenizer.id_to_token(id) else { return 0 };
+        if self.tokenizer.get_added_vocabulary().is_special_token(&name) {
+            return 0;
+        }
+        if self.byte_level {
+            // Each character stands for a byte, but for added tokens, which stand for themselves.
+            let added = self.tokenizer.get_added_vocabulary().get_vocab().contains_key(&name);
+            return if added { name.len() } else { name.chars().count() };
+        }
+        let is_byte = name.len() == 6 && name.starts_with("<0x") && name.ends_with('>');
+        if is_byte { 1 } else { name.replace('\u{2581}', " ").len() }
     }
 
     fn error(&self, error: &(dyn std::error::Error + Send + Sync)) -> Error {

@@ -1,6 +1,6 @@
 //! `sakiyomi eval`: loss and accuracy per depth on text.
 
-use data::{Corpus, Source, read_documents};
+use data::{Source, load_or_build};
 use serde::Serialize;
 use train::{Checkpoint, Evaluation, HeldOut};
 
@@ -31,10 +31,18 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     let context = checkpoint.decoder.config.context;
     anyhow::ensure!(eval.length <= context, "--length {}: the model's context is {context}", eval.length);
     let source = Source { paths: eval.data.clone(), field: eval.field.clone(), ..Source::default() };
-    let corpus = Corpus::from_documents(&read_documents(&source)?, &checkpoint.vocabulary)?;
+    let (corpus, _) = load_or_build(None, &source, &checkpoint.vocabulary)?;
     let documents: Vec<usize> = (0..corpus.documents()).collect();
     let depths = objective::Objective::depths(&checkpoint.objective);
-    let held_out = HeldOut::new(&corpus, &documents, eval.batch, eval.length, depths, eval.batches)?;
+    let held_out = HeldOut::new(
+        &corpus,
+        &documents,
+        &checkpoint.vocabulary,
+        eval.batch,
+        eval.length,
+        depths,
+        eval.batches,
+    )?;
     let evaluated = Evaluated {
         checkpoint: eval.checkpoint.display().to_string(),
         documents: corpus.documents(),

@@ -37,6 +37,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Doctor => doctor::run(threads, output),
         Verb::Init(init) => init::run(&init, output),
         Verb::Data { verb: DataVerb::Show(show) } => data::show(&show, output),
+        Verb::Data { verb: DataVerb::Tokenizer(learn) } => data::tokenizer(&learn, threads, output),
         Verb::Train(train) => train::run(&train, arguments.threads, output),
         Verb::Eval(eval) => eval::run(&eval, threads, output),
         Verb::Generate(generate) => generate::run(&generate, threads, output),

@@ -59,22 +59,26 @@ fn field(line: &str, file: &Path, number: usize) -> anyhow::Result<String> {
 }
 
 /// `count` prompts of [`PROMPT_TOKENS`] tokens, spread evenly over `documents`; each begins as a document does.
-pub fn cut(corpus: &Corpus, documents: &[usize], begin: Option<u32>, count: usize) -> Vec<Vec<u32>> {
-    let texts: Vec<&[u32]> = documents.iter().map(|&document| corpus.document(document)).collect();
-    let places: Vec<(usize, usize)> = texts
+pub fn cut(
+    corpus: &Corpus,
+    documents: &[usize],
+    begin: Option<u32>,
+    count: usize,
+) -> anyhow::Result<Vec<Vec<u32>>> {
+    let places: Vec<(usize, usize)> = documents
         .iter()
-        .enumerate()
-        .flat_map(|(text, tokens)| {
-            let starts = (tokens.len() / PROMPT_TOKENS).max(1);
-            (0..starts).map(move |start| (text, start * PROMPT_TOKENS))
+        .flat_map(|&document| {
+            let starts = (corpus.length(document) / PROMPT_TOKENS).max(1);
+            (0..starts).map(move |start| (document, start * PROMPT_TOKENS))
         })
         .collect();
     (0..count.min(places.len()))
         .map(|index| {
-            let (text, start) = places[index * places.len() / count.min(places.len())];
-            let tokens = &texts[text][start..texts[text].len().min(start + PROMPT_TOKENS)];
+            let (document, start) = places[index * places.len() / count.min(places.len())];
+            let mut tokens = Vec::new();
+            corpus.read(document, start..corpus.length(document).min(start + PROMPT_TOKENS), &mut tokens)?;
             let begin = begin.filter(|begin| tokens.first() != Some(begin));
-            begin.into_iter().chain(tokens.iter().copied()).collect()
+            Ok(begin.into_iter().chain(tokens).collect())
         })
         .collect()
 }

@@ -128,7 +128,7 @@ choice! {
 section! {
     /// Text and tokenizer.
     DataSection("data") {
-        /// Text to train on: .txt and .jsonl files, or folders of them.
+        /// Text to train on: .txt and .jsonl files (also packed as .gz or .zst), .parquet, folders of them, or patterns (*.txt).
         train: Vec<PathBuf> = Vec::new(),
         /// Text to evaluate on; empty: a part of the training text is held out.
         held_out: Vec<PathBuf> = Vec::new(),
@@ -136,7 +136,7 @@ section! {
         held_out_fraction: f64 = 0.05,
         /// Which documents are held out: random ones, or the last.
         split: SplitKind = SplitKind::Random,
-        /// Where the text stands in a line of a .jsonl file.
+        /// Where the text stands in a line of a .jsonl file, or the column of a .parquet file.
         field: String = "text".to_owned(),
         /// What stands between the documents of a .txt file; empty: each file is one document.
         separator: String = String::new(),

@@ -122,7 +122,7 @@ pub fn documents(lengths: &[usize]) -> Vec<Vec<u32>> {
 pub fn packed(documents: &[Vec<u32>], length: usize, lookahead: usize) -> Batch {
     let corpus = Corpus::from_tokens(documents);
     let all: Vec<usize> = (0..documents.len()).collect();
-    let batches = data::evaluation_batches(&corpus, &all, 64, length, lookahead, 0);
+    let batches = data::evaluation_batches(&corpus, &all, 64, length, lookahead, 0).unwrap();
     let [batch] = batches.try_into().unwrap();
     without_empty_rows(&batch)
 }

@@ -78,5 +78,5 @@ pub fn figures(
 }
 
 fn texts(corpus: &Corpus, documents: &[usize], vocabulary: &Vocabulary) -> anyhow::Result<Vec<String>> {
-    documents.iter().map(|&document| Ok(vocabulary.decode(corpus.document(document))?)).collect()
+    documents.iter().map(|&document| Ok(vocabulary.decode(&corpus.document(document)?)?)).collect()
 }

@@ -1,0 +1,76 @@
+//! `sakiyomi data show`: training data as the trainer sees it.
+
+use std::fmt::Write;
+
+use data::{Loader, ShownToken, show_row};
+use serde::Serialize;
+use train::RunConfig;
+
+use super::paint;
+use crate::arguments::DataShow;
+use crate::failure::Verdict;
+use crate::output::Output;
+
+/// More than anyone reads.
+const MOST_ROWS: usize = 1024;
+
+#[derive(Serialize)]
+struct Shown {
+    documents_for_training: usize,
+    documents_held_out: usize,
+    tokens: usize,
+    rows: Vec<Vec<Token>>,
+}
+
+#[derive(Serialize)]
+struct Token {
+    id: u32,
+    text: String,
+    segment: u32,
+    target: bool,
+    depths: Option<usize>,
+}
+
+pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
+    anyhow::ensure!(show.rows <= MOST_ROWS, "--rows {}: at most {MOST_ROWS}", show.rows);
+    let config = RunConfig::read(&show.run, &show.overrides)?;
+    config.validate()?;
+    let vocabulary = train::start::vocabulary(&config)?;
+    let text = train::prepare::split_text(&config, &vocabulary)?;
+    text.notes.iter().for_each(|note| output.remark(note));
+    let mut loader = Loader::new(
+        text.training.clone(),
+        text.training_documents.clone(),
+        show.rows.max(1),
+        config.train.length,
+        config.depths(),
+        config.run.seed,
+    )?;
+    let batch = loader.next()?;
+    let rows: Vec<Vec<ShownToken>> = (0..batch.batch).map(|row| show_row(&batch, row, &vocabulary)).collect();
+    let token = |t: &ShownToken| Token {
+        id: t.id,
+        text: t.text.clone(),
+        segment: t.segment,
+        target: t.target,
+        depths: t.depths,
+    };
+    let shown = Shown {
+        documents_for_training: text.training_documents.len(),
+        documents_held_out: text.held_out_documents.len(),
+        tokens: text.training.token_count(),
+        rows: rows.iter().map(|row| row.iter().map(token).collect()).collect(),
+    };
+    output.result(&shown, || {
+        let mut lines = format!(
+            "{} documents to train on, {} held out, {} tokens; rows of the first batch:\n",
+            shown.documents_for_training, shown.documents_held_out, shown.tokens
+        );
+        let colour = paint::colours();
+        for (number, row) in rows.iter().enumerate() {
+            let _ = write!(lines, "\nrow {number}\n{}\n", paint::row(row, batch.lookahead, colour));
+        }
+        lines + &paint::legend(colour, batch.lookahead)
+    })?;
+    Ok(Verdict::Done)
+}

@@ -4,19 +4,20 @@
 //! forgers.
 
 /// Running FNV-1a state.
-pub(crate) struct Digest(u128);
+#[derive(Debug)]
+pub struct Digest(u128);
 
 const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
 impl Digest {
     /// The state before any byte.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self(OFFSET)
     }
 
     /// Takes in bytes as they are.
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         for &byte in bytes {
             self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(PRIME);
         }
@@ -24,22 +25,22 @@ impl Digest {
     }
 
     /// Takes in a number.
-    pub(crate) fn number(&mut self, number: u64) -> &mut Self {
+    pub fn number(&mut self, number: u64) -> &mut Self {
         self.bytes(&number.to_le_bytes())
     }
 
     /// Takes in text with its length, so that two texts in a row cannot be confused with two others.
-    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
+    pub fn text(&mut self, text: &str) -> &mut Self {
         self.number(text.len() as u64).bytes(text.as_bytes())
     }
 
     /// The fingerprint so far.
-    pub(crate) fn value(&self) -> u128 {
+    pub fn value(&self) -> u128 {
         self.0
     }
 
     /// The fingerprint so far as 32 hexadecimal digits.
-    pub(crate) fn hex(&self) -> String {
+    pub fn hex(&self) -> String {
         format!("{:032x}", self.0)
     }
 }

@@ -58,21 +58,27 @@ fn field(line: &str, file: &Path, number: usize) -> anyhow::Result<String> {
         .to_owned())
 }
 
-/// `count` prompts of [`PROMPT_TOKENS`] tokens, spread evenly over `documents`; each begins as a document does.
-pub fn cut(corpus: &Corpus, documents: &[usize], begin: Option<u32>, count: usize) -> Vec<Vec<u32>> {
+/// `count` prompts of `length` tokens, spread evenly over `documents`; each begins as a document does.
+pub fn cut(
+    corpus: &Corpus,
+    documents: &[usize],
+    begin: Option<u32>,
+    count: usize,
+    length: usize,
+) -> Vec<Vec<u32>> {
     let texts: Vec<&[u32]> = documents.iter().map(|&document| corpus.document(document)).collect();
     let places: Vec<(usize, usize)> = texts
         .iter()
         .enumerate()
         .flat_map(|(text, tokens)| {
-            let starts = (tokens.len() / PROMPT_TOKENS).max(1);
-            (0..starts).map(move |start| (text, start * PROMPT_TOKENS))
+            let starts = (tokens.len() / length).max(1);
+            (0..starts).map(move |start| (text, start * length))
         })
         .collect();
     (0..count.min(places.len()))
         .map(|index| {
             let (text, start) = places[index * places.len() / count.min(places.len())];
-            let tokens = &texts[text][start..texts[text].len().min(start + PROMPT_TOKENS)];
+            let tokens = &texts[text][start..texts[text].len().min(start + length)];
             let begin = begin.filter(|begin| tokens.first() != Some(begin));
             begin.into_iter().chain(tokens.iter().copied()).collect()
         })

@@ -143,9 +143,10 @@ impl SweepFile {
                 known(spec, &format!("text.{name}."), TEXT_KEYS)?;
             }
         }
-        let file: Self = table
-            .try_into()
-            .map_err(|error: toml::de::Error| anyhow::anyhow!("{}", error.to_string().trim()))?;
+        let file: Self = table.try_into().map_err(|error: toml::de::Error| {
+            // The error says on lines of their own what is wrong and where.
+            anyhow::anyhow!("{}", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+        })?;
         file.check()?;
         Ok(file)
     }

@@ -18,6 +18,9 @@ pub const RUN: &str = "run:";
 /// Keys of a run file that a sweep gives itself.
 const OWN_KEYS: [&str; 4] = ["run.folder", "run.name", "run.seed", "data.cache"];
 
+/// Keys of which one says how long a run is.
+const LENGTHS: [&str; 3] = ["train.steps", "train.tokens", "train.seconds"];
+
 /// What a run is called, and where it stands in the grid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -93,6 +96,15 @@ pub fn runs(
         base.iter().chain(axes.iter().flat_map(|axis| &axis.choices).flat_map(|choice| &choice.settings));
     if let Some((key, _)) = set.into_iter().find(|(key, _)| OWN_KEYS.contains(&key.as_str())) {
         anyhow::bail!("{key} is given by the sweep: leave it out");
+    }
+    let groups = axes.iter().flat_map(|axis| &axis.choices).map(|choice| &choice.settings);
+    for group in groups.chain([&base]) {
+        let lengths: Vec<&str> =
+            group.iter().map(|(key, _)| key.as_str()).filter(|key| LENGTHS.contains(key)).collect();
+        // Of overrides the last would win without a word.
+        if let [first, second, ..] = lengths[..] {
+            anyhow::bail!("{first} and {second} exclude each other: keep one of them");
+        }
     }
     let mut runs: Vec<SweepRun> = Vec::new();
     // Seeds vary slowest: a sweep that is cut short has every variant once before it has any of them twice.
@@ -263,5 +275,112 @@ fn flatten(prefix: &str, table: &Table, found: &mut Vec<(String, Value)>) {
             Value::Table(inner) => flatten(&path, inner, found),
             value => found.push((path, value.clone())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: &str = "[settings]\ndata.train = \"text:a\"\n[text.a]\ntales_bytes = 10\n";
+
+    fn expand(text: &str, set: &[&str]) -> anyhow::Result<Vec<SweepRun>> {
+        let set: Vec<String> = set.iter().map(|&text| text.to_owned()).collect();
+        let file = SweepFile::parse(&format!("{text}\n{SETTINGS}"), &set)?;
+        runs(&file, Path::new("out"), &|name| PathBuf::from(format!("{name}.jsonl")))
+    }
+
+    fn names(runs: &[SweepRun]) -> Vec<String> {
+        runs.iter().map(|run| run.place.name()).collect()
+    }
+
+    fn refusal(text: &str) -> String {
+        format!("{:#}", expand(text, &[]).unwrap_err())
+    }
+
+    #[test]
+    fn every_choice_meets_every_other_with_every_seed() {
+        let text = "seeds = [3, 1]\n[grid]\nobjective.head = [\"layer\", \"linear\"]\n\
+                    [variants.n.9]\nobjective.n = 9\n[variants.n.10]\nobjective.n = 10\n";
+        let runs = expand(text, &[]).unwrap();
+        assert_eq!(
+            names(&runs),
+            [
+                "n=9 head=layer seed=3",
+                "n=9 head=linear seed=3",
+                "n=10 head=layer seed=3",
+                "n=10 head=linear seed=3",
+                "n=9 head=layer seed=1",
+                "n=9 head=linear seed=1",
+                "n=10 head=layer seed=1",
+                "n=10 head=linear seed=1",
+            ]
+        );
+        let config = &runs[2].config;
+        assert_eq!((config.objective.n, config.objective.head), (10, objective::HeadKind::Layer));
+        assert_eq!((config.run.seed, config.run.name.as_str()), (3, "n=10 head=layer seed=3"));
+        assert_eq!(config.data.train, [PathBuf::from("a.jsonl")]);
+        assert!(config.run.folder.starts_with("out/runs") && runs[2].texts == ["a"]);
+        assert_eq!(names(&expand("", &[]).unwrap()), ["all seed=1"]);
+    }
+
+    #[test]
+    fn other_settings_are_another_run_and_threads_are_not() {
+        let of = |set: &[&str]| {
+            let run = expand("[grid]\ntrain.steps = [3]", set).unwrap().remove(0);
+            (run.fingerprint, run.config.run.folder)
+        };
+        assert_eq!(of(&[]), of(&["settings.run.threads=1", "measure.prompts=3"]));
+        for set in ["settings.train.batch=3", "text.a.seed=5", "seeds=[2]"] {
+            let (fingerprint, folder) = of(&[set]);
+            assert!(fingerprint != of(&[]).0 && folder != of(&[]).1, "{set}");
+        }
+    }
+
+    #[test]
+    fn a_run_starts_from_the_one_beside_it() {
+        let text = "seeds = [1, 2]\n[grid]\ntrain.batch = [2, 3]\n[variants.method.base]\n\
+                    [variants.method.full]\nmodel.init = \"run:method=base\"\ntrain.mode = \"full\"\n";
+        let runs = expand(text, &[]).unwrap();
+        let start = &runs[7];
+        assert_eq!(start.place.name(), "method=full batch=3 seed=2");
+        let base = &runs[start.after.unwrap()];
+        assert_eq!(base.place.name(), "method=base batch=3 seed=2");
+        assert_eq!(start.config.model.init, Some(base.config.run.folder.join("checkpoints/last")));
+        let changed = expand(text, &["variants.method.base.train.steps=5"]).unwrap();
+        assert_ne!(changed[7].fingerprint, start.fingerprint, "what it starts from is a part of it");
+
+        let wrong = |init: &str| refusal(&text.replace("run:method=base", init));
+        assert!(
+            wrong("run:method=full").contains("no such run before this one"),
+            "{}",
+            wrong("run:method=full")
+        );
+        assert!(wrong("run:metod=base").contains("no axis metod; known are method, batch"));
+        assert!(wrong("run:base").contains("write run:AXIS=CHOICE"));
+    }
+
+    #[test]
+    fn what_cannot_be_a_grid_is_named() {
+        assert_eq!(
+            refusal("[grid]\ntrain.steps = []"),
+            "grid.train.steps is an empty list: give at least one value"
+        );
+        assert_eq!(refusal("[grid]\ntrain.steps = 3"), "grid.train.steps is no list: write [value, value]");
+        assert!(
+            refusal("[grid]\ntrain.stesp = [3]")
+                .ends_with("unknown key train.stesp; did you mean train.steps?")
+        );
+        assert!(refusal("[grid]\ntrain.steps = [0]").ends_with("train.steps is 0: give at least 1"));
+        assert!(refusal("[grid]\ntrain.steps = [3, 3]").contains("3 is twice on the axis steps"));
+        assert!(refusal("[variants.n]").contains("variants.n has no choices"));
+        assert!(refusal("[variants]\nn = 3").contains("variants.n is no section"));
+        assert!(refusal("[grid]\nrun.seed = [3]").contains("run.seed is given by the sweep"));
+        let both = "[grid]\ntrain.steps = [3]\n[variants.a.b]\ntrain.steps = 3";
+        assert!(refusal(both).contains("train.steps is set on the axes a and steps"), "{}", refusal(both));
+        let same = "[variants.a.b]\ntrain.steps = 3\n[variants.a.c]\ntrain.steps = 3";
+        assert!(refusal(same).contains("the same settings"), "{}", refusal(same));
+        let text = "[variants.a.b]\ndata.train = \"text:b\"";
+        assert!(refusal(text).contains("there is no [text.b]; known are a"), "{}", refusal(text));
     }
 }

@@ -8,43 +8,43 @@ use std::hash::Hasher as _;
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 /// Running state.
-pub(crate) struct Digest(XxHash3_128);
+pub struct Digest(XxHash3_128);
 
 impl Digest {
     /// The state before any byte.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self(XxHash3_128::new())
     }
 
     /// Takes in bytes as they are.
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.write(bytes);
         self
     }
 
     /// Takes in a number.
-    pub(crate) fn number(&mut self, number: u64) -> &mut Self {
+    pub fn number(&mut self, number: u64) -> &mut Self {
         self.bytes(&number.to_le_bytes())
     }
 
     /// Takes in text with its length, so that two texts in a row cannot be confused with two others.
-    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
+    pub fn text(&mut self, text: &str) -> &mut Self {
         self.number(text.len() as u64).bytes(text.as_bytes())
     }
 
     /// The fingerprint so far.
-    pub(crate) fn value(&self) -> u128 {
+    pub fn value(&self) -> u128 {
         self.0.finish_128()
     }
 
     /// The fingerprint so far as 32 hexadecimal digits.
-    pub(crate) fn hex(&self) -> String {
+    pub fn hex(&self) -> String {
         format!("{:032x}", self.value())
     }
 }
 
 /// The fingerprint of the tokens of a document: XXH3 with 64 bits over their little-endian bytes.
-pub(crate) fn of_tokens(tokens: &[u32]) -> u64 {
+pub fn of_tokens(tokens: &[u32]) -> u64 {
     let mut hasher = XxHash3_64::new();
     let mut bytes = [0; 4096];
     for part in tokens.chunks(bytes.len() / 4) {

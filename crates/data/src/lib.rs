@@ -9,7 +9,7 @@
 pub mod batch;
 pub mod cache;
 pub mod corpus;
-mod digest;
+pub mod digest;
 pub mod documents;
 pub mod error;
 pub mod loader;

@@ -15,6 +15,7 @@ mod markup;
 pub mod number;
 mod page;
 mod samples;
+mod sweep;
 mod table;
 mod ticks;
 mod wilson;
@@ -29,5 +30,6 @@ pub use main_job::{
 };
 pub use page::{Block, Fact, Page, Section, Tone};
 pub use samples::{Sample, SampleToken};
+pub use sweep::{Estimate, SweepFigures, VariantFigures};
 pub use table::{Cell, Table};
 pub use wilson::{Interval, wilson_95, wilson_interval};

@@ -33,6 +33,11 @@ pub enum Verb {
     },
     /// Train by a run file.
     Train(Train),
+    /// A grid of settings and seeds over one run file; one table at the end.
+    Sweep(Sweep),
+    /// One run of a sweep, told on standard input.
+    #[command(hide = true)]
+    SweepRun,
     /// Loss and accuracy per depth on text.
     Eval(Eval),
     /// Continue a prompt.
@@ -124,6 +129,27 @@ pub struct Train {
     #[arg(long)]
     pub resume: bool,
     /// Check everything, print sizes, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Sweep {
+    /// The sweep file.
+    pub file: PathBuf,
+    /// Where runs and tables go. Default: runs/NAME, where NAME is the file's.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Only runs whose names contain this, and those that they start from.
+    #[arg(long, value_name = "PATTERN")]
+    pub only: Option<String>,
+    /// A value that replaces the file's, such as seeds=[1] or settings.train.tokens=100000 (repeatable).
+    #[arg(long, value_name = "key=value")]
+    pub set: Vec<String>,
+    /// Train nothing: make the tables from the results that are there.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub report_only: bool,
+    /// List the runs, and do nothing.
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -36,7 +36,7 @@ pub fn report(verb: impl FnOnce() -> anyhow::Result<Verdict>) -> ExitCode {
 }
 
 /// The chain of causes on one line, leaving out causes that the line before already tells.
-fn one_line(error: &anyhow::Error) -> String {
+pub fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string().replace('\n', " ");

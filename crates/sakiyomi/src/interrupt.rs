@@ -20,6 +20,11 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// As if the user had pressed Ctrl-C once.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the user wants to stop.
     pub fn raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -47,6 +47,11 @@ impl Counter {
         }
     }
 
+    /// The end is at `length` now.
+    pub fn set_end(&mut self, length: usize) {
+        self.bar.set_length(length as u64);
+    }
+
     /// A line above the bar.
     pub fn line(&self, output: Output, line: &str) {
         self.bar.suspend(|| output.remark(line));
@@ -89,6 +94,7 @@ impl Observer for TrainingProgress {
 
     fn stepped(&mut self, progress: &Progress) {
         let Some(counter) = &mut self.counter else { return };
+        counter.set_end(progress.steps);
         counter.set(progress.step.step, self.output, || {
             format!(
                 "loss {} | norm {:.2} | {:.0} tokens/s | {} left",

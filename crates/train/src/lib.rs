@@ -4,6 +4,7 @@
 //! the data; [`run`] makes [`step`]s at the learning rate of [`schedule`], lets [`evaluate`] judge them, keeps
 //! [`checkpoint`]s in its [`run_folder`], and records in [`events`] what happened. Nothing here prints.
 
+mod budget;
 pub mod checkpoint;
 pub mod config;
 pub mod error;

@@ -6,7 +6,8 @@ use std::time::Instant;
 use data::Batch;
 use objective::Objective;
 
-use crate::config::{RunConfig, TrainMode};
+use crate::budget::Used;
+use crate::config::{RunConfig, TrainMode, TrainSection};
 use crate::error::Result;
 use crate::evaluate::Evaluation;
 use crate::events::{EvaluationEvent, Event, EventWriter, RunStarted, StepEvent};
@@ -78,11 +79,14 @@ pub struct Outcome {
     pub evaluation: Option<Evaluation>,
     /// Seconds that training took up to the newest checkpoint, before and after every resumption.
     pub seconds: f64,
+    /// Seconds that its steps took, evaluation and saving left out.
+    pub training_seconds: f64,
 }
 
 /// Trains as `config` says, in its run folder; with `resume`, goes on from the newest checkpoint there.
 ///
-/// A resumed run does the same to the bit as one that was never interrupted.
+/// A resumed run does the same to the bit as one that was never interrupted, unless `train.seconds` bounds it: where the clock
+/// decides on the learning rate and on the end, no two runs are equal to the bit.
 ///
 /// # Errors
 /// When the folder holds a run already (without `resume`) or none (with it), settings were changed that must not change,
@@ -106,6 +110,7 @@ struct Run<'a> {
     events: EventWriter,
     state: TrainerState,
     began: Instant,
+    used: Used,
     done_before: usize,
     seconds_before: f64,
     /// Whether there is nothing to do and events.jsonl says so already.
@@ -153,8 +158,10 @@ impl<'a> Run<'a> {
         folder.store(config)?;
         let sizes = sizes(config, &checkpoint, &data);
         let ends_here = |event: &Event| matches!(event, Event::Finished { step, .. } if *step == state.step);
-        let finished_before = state.step >= config.train.steps
-            && events.records()?.iter().any(|record| ends_here(&record.event));
+        let records = if resume { events.records()? } else { Vec::new() };
+        let used = Used::by(&records, state.step, config.tokens_per_step());
+        let finished_before =
+            used.all_of(&config.train) && records.iter().any(|record| ends_here(&record.event));
         if !resume {
             events.write(Event::RunStarted(sizes.clone()))?;
         } else if !finished_before {
@@ -174,6 +181,7 @@ impl<'a> Run<'a> {
             events,
             state,
             began: Instant::now(),
+            used,
             done_before,
             seconds_before,
             finished_before,
@@ -182,16 +190,19 @@ impl<'a> Run<'a> {
 
     fn steps(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let train = &self.config.train;
-        while self.state.step < train.steps {
+        while !self.used.all_of(train) {
             let step = self.state.step + 1;
             let began = Instant::now();
-            let rate = learning_rate(train, step);
+            let planned = TrainSection { steps: self.used.planned_steps(train), ..train.clone() };
+            let rate = learning_rate(&planned, step);
             let report = self.step(step, rate)?;
             self.state.step = step;
             self.state.tokens += self.config.tokens_per_step() as u64;
             let event = step_event(&self.state, report, rate, self.config.tokens_per_step(), began);
             self.events.write(Event::Step(event.clone()))?;
-            let last = step == train.steps;
+            self.used.steps = step;
+            self.used.seconds += began.elapsed().as_secs_f64();
+            let last = self.used.all_of(train);
             if last || due(step, self.config.evaluation.every) {
                 self.evaluate(observer)?;
             }
@@ -269,9 +280,10 @@ impl<'a> Run<'a> {
     fn progress(&self, step: StepEvent) -> Progress {
         let seconds = self.began.elapsed().as_secs_f64();
         let done = (step.step - self.done_before) as f64;
-        let left = (self.config.train.steps - step.step) as f64;
+        let steps = self.planned_steps();
+        let left = (steps - step.step) as f64;
         Progress {
-            steps: self.config.train.steps,
+            steps,
             tokens_per_s: done * self.config.tokens_per_step() as f64 / seconds.max(f64::MIN_POSITIVE),
             seconds_left: seconds / done * left,
             step,
@@ -282,11 +294,20 @@ impl<'a> Run<'a> {
         Outcome {
             finished,
             step: self.state.step,
-            steps: self.config.train.steps,
+            steps: self.planned_steps(),
             last: self.folder.last(),
             best: self.state.best_loss.map(|_| self.folder.best()),
             evaluation: self.state.evaluation.clone(),
             seconds: self.state.seconds,
+            training_seconds: self.used.seconds,
+        }
+    }
+
+    /// Steps of the whole run, as far as this is known.
+    fn planned_steps(&self) -> usize {
+        match self.used.all_of(&self.config.train) {
+            true => self.state.step,
+            false => self.used.planned_steps(&self.config.train),
         }
     }
 }

@@ -14,8 +14,17 @@ pub struct RunFolder {
 
 /// Keys that may differ when a run goes on: they change what is reported, how long it goes on, or where things are kept,
 /// not what a step does. (With another number of steps the schedule of the learning rate differs from there on.)
-const MAY_CHANGE: &[&str] =
-    &["run.folder", "run.name", "run.threads", "train.steps", "data.cache", "evaluation.", "checkpoint."];
+const MAY_CHANGE: &[&str] = &[
+    "run.folder",
+    "run.name",
+    "run.threads",
+    "train.steps",
+    "train.tokens",
+    "train.seconds",
+    "data.cache",
+    "evaluation.",
+    "checkpoint.",
+];
 
 impl RunFolder {
     /// The folder at `path`, whether or not a run is there.

@@ -147,7 +147,8 @@ impl<'a> Story<'a> {
         let corpus = corpus::figures(config, &text, &checkpoint.vocabulary)?;
         let settings = figures::settings(&checkpoint, config, threads);
         let begin = checkpoint.vocabulary.begin();
-        let prompts = prompts::cut(&text.held_out, &text.held_out_documents, begin, PROMPTS)?;
+        let prompts =
+            prompts::cut(&text.held_out, &text.held_out_documents, begin, PROMPTS, prompts::PROMPT_TOKENS)?;
         let loaded = Loaded::new(checkpoint, threads);
         let mut target = loaded.target(prompts::PROMPT_TOKENS + 1 + NEW_TOKENS)?;
         // The end of a document ends no continuation here: every prompt is followed by as many bytes.

@@ -12,6 +12,7 @@ mod init;
 mod machine;
 mod prompts;
 mod report;
+mod sweep;
 mod train;
 mod verify;
 
@@ -39,6 +40,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Data { verb: DataVerb::Show(show) } => data::show(&show, output),
         Verb::Data { verb: DataVerb::Tokenizer(learn) } => data::tokenizer(&learn, threads, output),
         Verb::Train(train) => train::run(&train, arguments.threads, output),
+        Verb::Sweep(sweep) => sweep::run(&sweep, arguments.threads, output),
+        Verb::SweepRun => sweep::run_child(output),
         Verb::Eval(eval) => eval::run(&eval, threads, output),
         Verb::Generate(generate) => generate::run(&generate, threads, output),
         Verb::Verify(verify) => verify::run(&verify, threads, output),

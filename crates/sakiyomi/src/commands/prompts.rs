@@ -58,25 +58,26 @@ fn field(line: &str, file: &Path, number: usize) -> anyhow::Result<String> {
         .to_owned())
 }
 
-/// `count` prompts of [`PROMPT_TOKENS`] tokens, spread evenly over `documents`; each begins as a document does.
+/// `count` prompts of `length` tokens, spread evenly over `documents`; each begins as a document does.
 pub fn cut(
     corpus: &Corpus,
     documents: &[usize],
     begin: Option<u32>,
     count: usize,
+    length: usize,
 ) -> anyhow::Result<Vec<Vec<u32>>> {
     let places: Vec<(usize, usize)> = documents
         .iter()
         .flat_map(|&document| {
-            let starts = (corpus.length(document) / PROMPT_TOKENS).max(1);
-            (0..starts).map(move |start| (document, start * PROMPT_TOKENS))
+            let starts = (corpus.length(document) / length).max(1);
+            (0..starts).map(move |start| (document, start * length))
         })
         .collect();
     (0..count.min(places.len()))
         .map(|index| {
             let (document, start) = places[index * places.len() / count.min(places.len())];
             let mut tokens = Vec::new();
-            corpus.read(document, start..corpus.length(document).min(start + PROMPT_TOKENS), &mut tokens)?;
+            corpus.read(document, start..corpus.length(document).min(start + length), &mut tokens)?;
             let begin = begin.filter(|begin| tokens.first() != Some(begin));
             Ok(begin.into_iter().chain(tokens).collect())
         })

@@ -4,4 +4,5 @@ mod bad_input;
 mod interrupt;
 mod json;
 mod support;
+mod sweep;
 mod workflow;

@@ -31,6 +31,15 @@ impl RunConfig {
         Ok(config)
     }
 
+    /// Lets the number of steps follow from `train.tokens`; 0, which is no number of steps, stands beside `train.seconds`.
+    fn derive_steps(&mut self) {
+        if self.train.seconds.is_some() {
+            self.train.steps = 0;
+        } else if let Some(tokens) = self.train.tokens {
+            self.train.steps = steps_of_tokens(tokens, self.tokens_per_step());
+        }
+    }
+
     /// As [`Self::parse`], without [`Self::validate`].
     pub(super) fn parse_unchecked(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
         let lines = Lines::of(text);
@@ -47,6 +56,7 @@ impl RunConfig {
         for text in overrides {
             apply_override(&mut table, text)?;
         }
+        let steps_given = table.get("train").is_some_and(|train| train.get("steps").is_some());
         let architecture_given = table.get("model").and_then(|model| model.get("architecture")).is_some();
         let mut config: Self = table.try_into().map_err(|error: toml::de::Error| Error::NoToml {
             place: file.to_owned(),
@@ -54,6 +64,9 @@ impl RunConfig {
         })?;
         if config.model.init.is_some() && !architecture_given {
             config.model.architecture = None;
+        }
+        if !steps_given {
+            config.derive_steps();
         }
         Ok(config)
     }
@@ -98,6 +111,9 @@ fn accept(key: &Key, value: &mut Value, place: &str) -> Result<()> {
     Err(Error::WrongValue { place: place.to_owned(), key: key.path(), found: value.to_string(), expected })
 }
 
+/// Keys of which one says how long a run is.
+const LENGTHS: [&str; 3] = ["train.steps", "train.tokens", "train.seconds"];
+
 /// Applies `section.key=value`. The value is TOML; words that are no TOML are text.
 fn apply_override(table: &mut Table, text: &str) -> Result<()> {
     const PLACE: &str = "override";
@@ -121,6 +137,12 @@ fn apply_override(table: &mut Table, text: &str) -> Result<()> {
     {
         model.remove("architecture");
     }
+    // So do the three ways to say how long a run is.
+    if LENGTHS.contains(&path)
+        && let Some(train) = table.get_mut("train").and_then(Value::as_table_mut)
+    {
+        LENGTHS.iter().for_each(|length| drop(train.remove(length.trim_start_matches("train."))));
+    }
     let mut section = table;
     for part in key.section.split('.') {
         let entry = section.entry(part).or_insert_with(|| Value::Table(Table::new()));
@@ -128,6 +150,14 @@ fn apply_override(table: &mut Table, text: &str) -> Result<()> {
     }
     section.insert(key.name.to_owned(), value);
     Ok(())
+}
+
+/// Steps that see at least `tokens` inputs; 0 where a step sees none, which is refused elsewhere.
+pub(super) fn steps_of_tokens(tokens: u64, per_step: usize) -> usize {
+    match per_step {
+        0 => 0,
+        per_step => usize::try_from(tokens.div_ceil(per_step as u64)).unwrap_or(usize::MAX),
+    }
 }
 
 fn unknown(path: &str, place: String) -> Error {
@@ -287,6 +317,49 @@ mod tests {
         assert_eq!(config.objective.weights, [1.0, 0.5, 0.25, 0.125]);
         assert_eq!(config.model.architecture.unwrap().preset, "1M");
         assert_eq!(config.train.learning_rate, 1.0);
+    }
+
+    #[test]
+    fn one_of_steps_tokens_and_seconds_says_how_long_a_run_is() {
+        let parse = |train: &str, overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+            let text = format!(
+                "[data]\ntrain = \"a.txt\"\n[train]\nbatch = 2\nlength = 10\naccumulate = 2\n{train}"
+            );
+            RunConfig::parse(&text, "run.toml", &overrides)
+        };
+        let length = |train: &str, overrides: &[&str]| {
+            let train = parse(train, overrides).unwrap().train;
+            (train.steps, train.tokens, train.seconds)
+        };
+        assert_eq!(length("", &[]), (600, None, None));
+        assert_eq!(length("tokens = 81", &[]), (3, Some(81), None));
+        assert_eq!(length("tokens = 80", &["train.batch=4"]), (1, Some(80), None));
+        assert_eq!(length("seconds = 2.5", &[]), (0, None, Some(2.5)));
+        assert_eq!(length("steps = 7", &["train.tokens=80"]), (2, Some(80), None), "the command line wins");
+        assert_eq!(length("steps = 7", &["train.seconds=3"]), (0, None, Some(3.0)));
+        assert_eq!(length("seconds = 7", &["train.steps=3"]), (3, None, None));
+        for train in ["tokens = 81", "seconds = 2.5"] {
+            let stored = parse(train, &[]).unwrap();
+            assert_eq!(RunConfig::parse(&stored.to_toml(), "run.toml", &[]).unwrap(), stored);
+        }
+        let refusal = |train: &str| parse(train, &[]).unwrap_err().to_string();
+        assert_eq!(
+            refusal("steps = 7\ntokens = 80"),
+            "train.tokens and train.steps exclude each other (80 tokens are 2 steps of 40): keep one of them"
+        );
+        assert_eq!(
+            refusal("steps = 7\nseconds = 80"),
+            "train.seconds and train.steps exclude each other: keep one of them"
+        );
+        assert_eq!(
+            refusal("tokens = 7\nseconds = 80"),
+            "train.seconds and train.tokens exclude each other: keep one of them"
+        );
+        assert_eq!(refusal("tokens = 0"), "train.tokens is 0: give at least 1");
+        assert!(refusal("seconds = 0").starts_with("train.seconds is 0: give"));
+        assert!(refusal("seconds = inf").starts_with("train.seconds is inf: give"));
+        assert_eq!(refusal("steps = 0"), "train.steps is 0: give at least 1");
     }
 
     #[test]

@@ -221,8 +221,13 @@ section! {
     TrainSection("train") {
         /// "pretrain" a new model, "full" fine-tuning of model.init, or its "heads" only with the model frozen.
         mode: TrainMode = TrainMode::Pretrain,
-        /// Updates of the optimiser.
+        /// Updates of the optimiser. One of steps, tokens and seconds says how long a run is.
         steps: usize = 600,
+        /// Inputs to train on, rounded up to whole steps, in place of steps.
+        tokens: Option<u64> = None,
+        /// Seconds of training, evaluation and saving left out, in place of steps; the schedule follows the share that is used.
+        /// A run that is bound by the clock does not repeat to the bit.
+        seconds: Option<f64> = None,
         /// Rows of a micro-batch.
         batch: usize = 16,
         /// Tokens of a row; several documents may share one.

@@ -1,5 +1,6 @@
 //! Settings that are each of the right kind but cannot work, alone or together.
 
+use super::read::steps_of_tokens;
 use super::{DataSection, ObjectiveKind, RunConfig, TrainMode, TrainSection};
 use crate::error::{Error, Result};
 
@@ -116,16 +117,12 @@ impl DataSection {
 impl TrainSection {
     fn validate(&self) -> Result<()> {
         let counts = [
-            ("train.steps", self.steps),
             ("train.batch", self.batch),
             ("train.length", self.length),
             ("train.accumulate", self.accumulate),
         ];
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return refuse(key, "is 0: give at least 1");
-        }
-        if self.steps > MOST_STEPS {
-            return refuse("train.steps", format!("is {}: give at most {MOST_STEPS}", self.steps));
         }
         let tokens = self.batch.checked_mul(self.length).and_then(|n| n.checked_mul(self.accumulate));
         if tokens.is_none_or(|tokens| tokens > MOST_TOKENS_PER_STEP) {
@@ -134,6 +131,10 @@ impl TrainSection {
                 self.batch, self.length, self.accumulate
             );
             return refuse("train.batch", problem);
+        }
+        self.validate_length()?;
+        if self.steps > MOST_STEPS {
+            return refuse("train.steps", format!("is {}: give at most {MOST_STEPS}", self.steps));
         }
         let unit = |value: f64| (0.0..=1.0).contains(&value);
         let positive = |value: f64| value > 0.0 && value.is_finite();
@@ -152,6 +153,39 @@ impl TrainSection {
             Some((key, _, problem)) => refuse(key, *problem),
             None => Ok(()),
         }
+    }
+}
+
+impl TrainSection {
+    /// Exactly one of steps, tokens and seconds says how long a run is; steps may be what follows from the tokens.
+    fn validate_length(&self) -> Result<()> {
+        let exclude =
+            |key: &str, other: &str| refuse(key, format!("and {other} exclude each other: keep one of them"));
+        if let Some(seconds) = self.seconds {
+            return match (self.tokens, self.steps) {
+                (Some(_), _) => exclude("train.seconds", "train.tokens"),
+                (None, 1..) => exclude("train.seconds", "train.steps"),
+                _ if seconds > 0.0 && seconds.is_finite() => Ok(()),
+                _ => refuse("train.seconds", format!("is {seconds}: give a number of seconds above 0")),
+            };
+        }
+        if self.tokens == Some(0) {
+            return refuse("train.tokens", "is 0: give at least 1");
+        }
+        if let Some(tokens) = self.tokens {
+            let per_step = self.batch * self.length * self.accumulate;
+            let steps = steps_of_tokens(tokens, per_step);
+            if steps != self.steps {
+                let problem = format!(
+                    "and train.steps exclude each other ({tokens} tokens are {steps} steps of {per_step}): keep one of them"
+                );
+                return refuse("train.tokens", problem);
+            }
+        }
+        if self.steps == 0 {
+            return refuse("train.steps", "is 0: give at least 1");
+        }
+        Ok(())
     }
 }
 

@@ -398,3 +398,35 @@ fn the_number_of_threads_changes_no_bit() {
     });
     assert!(states[0] == states[1]);
 }
+
+#[test]
+fn a_run_that_seconds_bound_ends_with_them_and_keeps_what_was_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    (config.train.steps, config.train.seconds) = (0, Some(0.3));
+    config.train.final_ratio = 0.0;
+    let stopped = train(&config, false, &mut Watcher { stop_after: Some(3), ..Watcher::default() }).unwrap();
+    assert!(!stopped.finished && stopped.training_seconds < 0.3, "{stopped:?}");
+    let mut watcher = Watcher::default();
+    let outcome = train(&config, true, &mut watcher).unwrap();
+    assert!(outcome.finished && outcome.step == outcome.steps && outcome.step > 3, "{outcome:?}");
+    let before: f64 = record_seconds(&config, 3);
+    assert!((before - stopped.training_seconds).abs() < 1e-3, "{before} {}", stopped.training_seconds);
+    let all = record_seconds(&config, usize::MAX);
+    assert!(all >= 0.299 && (all - outcome.training_seconds).abs() < 1e-2, "{all} {outcome:?}");
+    // The rate has decayed as far as the pace of the last steps could be foreseen.
+    let last = watcher.steps.last().unwrap();
+    assert!(last.learning_rate < 0.3 * config.train.learning_rate, "{last:?}");
+    // There is nothing left to do.
+    assert_eq!(finish(&config, true).step, outcome.step);
+}
+
+/// Seconds of the first `steps` steps, by the events.
+fn record_seconds(config: &RunConfig, steps: usize) -> f64 {
+    let records = events::read(&RunFolder::new(&config.run.folder).events()).unwrap();
+    let seconds = |event: &Event| match event {
+        Event::Step(step) if step.step <= steps => config.tokens_per_step() as f64 / step.tokens_per_s,
+        _ => 0.0,
+    };
+    records.iter().map(|record| seconds(&record.event)).sum()
+}

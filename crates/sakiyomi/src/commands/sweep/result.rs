@@ -1,0 +1,97 @@
+//! What a finished run leaves behind: `result.json` in its folder.
+
+use std::io::Write;
+use std::path::Path;
+
+use decode::DepthCounts;
+use serde::{Deserialize, Serialize};
+use train::Evaluation;
+
+use super::file::MeasureSpec;
+use super::grid::Place;
+
+/// Name of the file.
+const FILE: &str = "result.json";
+
+/// A run that is trained and measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Where it stands in the grid.
+    pub place: Place,
+    /// Of the settings that it was trained with.
+    pub fingerprint: String,
+    /// How it was measured.
+    pub measure: MeasureSpec,
+    /// Tokens predicted from one position.
+    pub n: usize,
+    /// Parameters of the model without its heads.
+    pub trunk_parameters: usize,
+    /// Parameters of the heads.
+    pub head_parameters: usize,
+    /// Updates.
+    pub steps: usize,
+    /// Inputs seen in this run.
+    pub tokens: u64,
+    /// Seconds of training, evaluation and saving left out.
+    pub training_seconds: f64,
+    /// Largest memory of the process that trained, where the system tells it and the run was not interrupted.
+    pub peak_memory_bytes: Option<u64>,
+    /// The finished model on held-out text.
+    pub held_out: Evaluation,
+    /// Decoding of held-out prompts.
+    pub decoding: Option<DecodingResult>,
+}
+
+/// Decoding of held-out prompts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecodingResult {
+    /// Prompts continued.
+    pub prompts: usize,
+    /// Whether every draft length gave the tokens of plain decoding; `None` without heads.
+    pub identical: Option<bool>,
+    /// Without drafts.
+    pub plain_tokens_per_s: f64,
+    /// With drafts of 1, 2, ... tokens.
+    pub lengths: Vec<LengthResult>,
+    /// The k-th token of the longest draft.
+    pub depths: Vec<DepthCounts>,
+}
+
+/// Decoding with drafts of one length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LengthResult {
+    /// Committed tokens over forwards.
+    pub tokens_per_forward: f64,
+    /// Tokens per second of everything.
+    pub tokens_per_s: f64,
+    /// Wall-clock of plain decoding divided by this, in turn.
+    pub speedup: f64,
+}
+
+impl RunResult {
+    /// The result in the folder of a run, if there is a whole one.
+    pub fn read(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs_err::read(folder.join(FILE)).ok()?).ok()
+    }
+
+    /// Writes it, whole or not at all.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(folder.join(FILE)).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    /// Tokens per second of training.
+    pub fn tokens_per_s(&self) -> f64 {
+        self.tokens as f64 / self.training_seconds.max(f64::MIN_POSITIVE)
+    }
+
+    /// Loss at each depth in bits per byte of text.
+    pub fn bits_per_byte(&self) -> Vec<f64> {
+        // The ratio of the two units is that of the next token.
+        let scale = self.held_out.loss.first().map_or(0.0, |nats| self.held_out.bits_per_byte / nats);
+        self.held_out.loss.iter().map(|nats| nats * scale).collect()
+    }
+}

@@ -6,7 +6,7 @@
 //! | `tokenizer.json`, `tokenizer_config.json` | the vocabulary |
 //! | `mtp.json` | which heads there are, and on what weights; only if there are any |
 //! | `mtp.safetensors` | their parameters; only if they have any |
-//! | `trainer/` | what a run needs to go on; only in a run's newest checkpoint |
+//! | `trainer/` | what a run needs to go on; only in a run's newest checkpoints |
 
 pub(crate) mod mtp;
 
@@ -53,7 +53,7 @@ impl Checkpoint {
     /// # Errors
     /// When a file cannot be written, or `folder` holds something else.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        self.save_with(folder, &mut |_| Ok(()))
+        self.save_with(folder, None, &mut |_| Ok(()))
     }
 
     /// As [`Self::save`], without the heads: a standard checkpoint.
@@ -61,12 +61,18 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::save`].
     pub fn save_without_heads(&self, folder: &Path) -> Result<()> {
-        replace_folder(folder, &mut |folder| self.write_model(folder))
+        replace_folder(folder, None, &mut |folder| self.write_model(folder))
     }
 
-    /// As [`Self::save`]; `more` adds files of its own before the folder takes its place.
-    pub(crate) fn save_with(&self, folder: &Path, more: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
-        replace_folder(folder, &mut |folder| {
+    /// As [`Self::save`]; `more` adds files of its own before the folder takes its place, and the older checkpoint becomes
+    /// `kept`.
+    pub(crate) fn save_with(
+        &self,
+        folder: &Path,
+        kept: Option<&Path>,
+        more: &mut dyn FnMut(&Path) -> Result<()>,
+    ) -> Result<()> {
+        replace_folder(folder, kept, &mut |folder| {
             self.write_model(folder)?;
             self.write_heads(folder)?;
             more(folder)
@@ -177,10 +183,14 @@ fn write_params(file: &Path, params: &Params, ids: &[ParamId], metadata: &[(&str
     Ok(model::checkpoint::write_tensors(file, &tensors, metadata)?)
 }
 
-/// [`model::checkpoint::replace_folder`] for writers that fail in this crate's ways.
-fn replace_folder(folder: &Path, fill: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+/// [`model::checkpoint::replace_folder_keeping`] for writers that fail in this crate's ways.
+fn replace_folder(
+    folder: &Path,
+    kept: Option<&Path>,
+    fill: &mut dyn FnMut(&Path) -> Result<()>,
+) -> Result<()> {
     let mut failure = None;
-    let replaced = model::checkpoint::replace_folder(folder, |partial: &Path| {
+    let replaced = model::checkpoint::replace_folder_keeping(folder, kept, |partial: &Path| {
         fill(partial).map_err(|error| {
             let stand_in = std::io::Error::other("the folder could not be filled");
             failure = Some(error);

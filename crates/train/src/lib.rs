@@ -9,6 +9,8 @@ pub mod config;
 pub mod error;
 pub mod evaluate;
 pub mod events;
+mod kept;
+pub mod memory;
 pub mod plan;
 pub mod prepare;
 pub mod run;
@@ -16,7 +18,9 @@ pub mod run_folder;
 pub mod schedule;
 pub mod start;
 pub mod step;
+pub mod tensorboard;
 mod trainer_state;
+mod watchdog;
 
 pub use checkpoint::Checkpoint;
 pub use config::{RunConfig, template};

@@ -223,7 +223,7 @@ mod tests {
         );
         assert_eq!(
             refusal("[checkpoint]\nwhatever = 3", &[]),
-            "run.toml:4: unknown key checkpoint.whatever; [checkpoint] has every"
+            "run.toml:4: unknown key checkpoint.whatever; [checkpoint] has every, keep_last"
         );
         assert!(
             refusal("[model.architecture]\nlayer = 3", &[])

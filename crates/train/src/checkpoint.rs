@@ -41,6 +41,7 @@ impl Checkpoint {
         let config = model::checkpoint::read_config(folder)?;
         let vocabulary = Vocabulary::load(folder)?;
         check_vocabulary(&vocabulary, &config)?;
+        check_tokenizer_file(folder)?;
         let mut params = read_trunk(folder, &config)?;
         let decoder = Decoder::find(&config, &params)?;
         let spec = read_heads(folder, &decoder, &mut params, None)?.unwrap_or_else(HeadsSpec::next_token);
@@ -88,7 +89,10 @@ impl Checkpoint {
     fn write_model(&self, folder: &Path) -> Result<()> {
         model::checkpoint::write_config(folder, &self.decoder.config)?;
         self.vocabulary.save(folder)?;
-        write_params(&folder.join(WEIGHTS), &self.params, &self.trunk(), &[("format", "pt")])
+        let mut metadata = vec![("format", "pt")];
+        let digest = tokenizer_digest(folder)?;
+        metadata.extend(digest.as_deref().map(|digest| (TOKENIZER_DIGEST, digest)));
+        write_params(&folder.join(WEIGHTS), &self.params, &self.trunk(), &metadata)
     }
 
     fn write_heads(&self, folder: &Path) -> Result<()> {
@@ -105,6 +109,37 @@ impl Checkpoint {
 
 const WEIGHTS: &str = "model.safetensors";
 const HEAD_WEIGHTS: &str = "mtp.safetensors";
+
+const TOKENIZER: &str = "tokenizer.json";
+
+/// Where the weights say with which tokenizer they were trained.
+const TOKENIZER_DIGEST: &str = "sakiyomi.tokenizer";
+
+/// Length and checksum of `tokenizer.json` in `folder`, or of the file `folder`; `None` if there is none. Guards against
+/// accidents, not against forgers.
+pub(crate) fn tokenizer_digest(folder: &Path) -> Result<Option<String>> {
+    let file = if folder.is_file() { folder.to_owned() } else { folder.join(TOKENIZER) };
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let bytes = fs_err::read(file)?;
+    Ok(Some(format!("{}-{:08x}", bytes.len(), crc32c::crc32c(&bytes))))
+}
+
+/// Refuses weights that say that they were trained with another tokenizer than the one beside them.
+fn check_tokenizer_file(folder: &Path) -> Result<()> {
+    let weights = folder.join(WEIGHTS);
+    if !weights.is_file() {
+        return Ok(());
+    }
+    let metadata = model::checkpoint::read_metadata(&weights)?;
+    match metadata.get(TOKENIZER_DIGEST) {
+        Some(trained_with) if tokenizer_digest(folder)?.as_ref() != Some(trained_with) => {
+            Err(Error::OtherTokenizer { file: folder.join(TOKENIZER) })
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Refuses a tokenizer that has more tokens than the embedding has rows.
 pub(crate) fn check_vocabulary(vocabulary: &Vocabulary, config: &DecoderConfig) -> Result<()> {

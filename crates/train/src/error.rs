@@ -163,6 +163,22 @@ pub enum Error {
         folder: PathBuf,
     },
 
+    /// A run that wants more memory than there is.
+    #[error(
+        "this run wants about {:.1} GB of memory ({:.1} GB of weights, gradients and moments, {:.1} GB of buffers) and the \
+         machine has {:.1} GB: take a smaller model.architecture, or less train.batch or train.length (train.accumulate \
+         makes up for it)",
+        *.wanted as f64 / 1e9, (.wanted - .buffers) as f64 / 1e9, *.buffers as f64 / 1e9, *.machine as f64 / 1e9
+    )]
+    TooLarge {
+        /// Bytes that the run wants.
+        wanted: u64,
+        /// Bytes of these that are buffers of a step.
+        buffers: u64,
+        /// Bytes that the machine has.
+        machine: u64,
+    },
+
     /// A depth that cannot be judged.
     #[error(
         "the text to evaluate on has nothing to predict at depth {depth}: take longer documents or more batches, \
@@ -182,6 +198,17 @@ pub enum Error {
         tokens: usize,
         /// Rows of the embedding.
         rows: usize,
+    },
+
+    /// A checkpoint with another tokenizer than the one that it was trained with.
+    #[error(
+        "{} is another tokenizer than the one that model.safetensors beside it was trained with: put that one back, \
+         it is in the checkpoint's other copies",
+        .file.display()
+    )]
+    OtherTokenizer {
+        /// The `tokenizer.json`.
+        file: PathBuf,
     },
 
     /// A file of a checkpoint is not there.

@@ -28,15 +28,23 @@ pub(crate) struct Interrupted {
     pub(crate) note: Option<String>,
 }
 
-/// The newest whole checkpoint of the run in `folder`, once what interrupted saves left is settled; `None` if none was
-/// ever written.
+/// Settles what interrupted saves left.
+///
+/// # Errors
+/// When a folder cannot be renamed or removed.
+pub(crate) fn settle(folder: &RunFolder) -> Result<()> {
+    for settled in [folder.last(), folder.best()] {
+        model::checkpoint::recover_folder(&settled)?;
+    }
+    Ok(())
+}
+
+/// The newest whole checkpoint of the run in `folder`; `None` if none was ever written. What interrupted saves left is
+/// [`settle`]d before.
 ///
 /// # Errors
 /// What is wrong with the newest one, if none is whole.
 pub(crate) fn newest_whole(config: &RunConfig, folder: &RunFolder) -> Result<Option<Interrupted>> {
-    for settled in [folder.last(), folder.best()] {
-        model::checkpoint::recover_folder(&settled)?;
-    }
     let last = Some(folder.last()).filter(|last| last.exists());
     let older = steps(folder).into_iter().rev().map(|step| folder.kept(step));
     let mut refusal = None;

@@ -10,7 +10,7 @@ use crate::config::{RunConfig, TrainMode, TrainSection};
 use crate::error::{Result, Safe};
 use crate::evaluate::Evaluation;
 use crate::events::{EvaluationEvent, Event, EventWriter, RunStarted, StepEvent};
-use crate::kept::{Interrupted, newest_whole, prune, set_last_aside};
+use crate::kept::{Interrupted, newest_whole, prune, set_last_aside, settle};
 use crate::memory::MemoryProbe;
 use crate::prepare::{RunData, prepare};
 use crate::run_folder::RunFolder;
@@ -133,6 +133,9 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         // Before anything is settled or written: another process may be at work in the folder.
         let events = if resume { Some(EventWriter::append(&folder.events())?) } else { None };
+        if resume {
+            settle(folder)?;
+        }
         // A run that was interrupted before its first checkpoint begins again.
         let (run_last, mut newest) = (folder.last(), None);
         let interrupted = if resume { newest_whole(config, folder)? } else { None };
@@ -146,11 +149,7 @@ impl<'a> Run<'a> {
             }
             Some(Interrupted { checkpoint, stepper, state, folder, note }) => {
                 let mut data = prepare(config, &checkpoint.vocabulary)?;
-                data.training.restore(&state.loader)?;
-                if state.held_out != data.held_out.fingerprint() {
-                    let what = "the held-out text has changed since it was saved".to_owned();
-                    return Err(data::Error::Position(what).into());
-                }
+                state.fits(&mut data)?;
                 data.notes.extend(note);
                 let origin = format!("{} after step {}", folder.display(), state.step);
                 newest = Some(state.step).filter(|_| folder == run_last);

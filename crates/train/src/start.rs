@@ -33,8 +33,23 @@ pub fn heads_spec(config: &RunConfig) -> HeadsSpec {
 /// The vocabulary that `config` names; by default that of `model.init`, or bytes.
 ///
 /// # Errors
-/// When the tokenizer cannot be read.
+/// When the tokenizer cannot be read, or is another than that of `model.init`.
 pub fn vocabulary(config: &RunConfig) -> Result<Vocabulary> {
+    if let (Some(given), Some(init)) = (&config.data.tokenizer, &config.model.init)
+        && init.join("tokenizer.json").is_file()
+    {
+        let same = match given.as_str() {
+            "bytes" => Vocabulary::load(init)?.is_bytes(),
+            path => checkpoint::tokenizer_digest(path.as_ref())? == checkpoint::tokenizer_digest(init)?,
+        };
+        if !same {
+            let problem = format!(
+                "is {given:?}, another tokenizer than that of model.init ({}), whose tokens mean other text: leave it out",
+                init.display()
+            );
+            return setting("data.tokenizer", problem);
+        }
+    }
     Ok(match (config.data.tokenizer.as_deref(), &config.model.init) {
         (Some("bytes"), _) | (None, None) => Vocabulary::bytes(),
         (Some(path), _) => Vocabulary::load(path.as_ref())?,

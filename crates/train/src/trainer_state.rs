@@ -16,6 +16,7 @@ use tensor::{Optimiser, Params};
 
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
+use crate::prepare::RunData;
 use crate::run_folder::RunFolder;
 use crate::watchdog::Watchdog;
 
@@ -95,6 +96,19 @@ impl TrainerState {
             state.best_loss = None;
         }
         Ok(state)
+    }
+
+    /// Takes `data` to where the run stood.
+    ///
+    /// # Errors
+    /// When the text is another than then.
+    pub(crate) fn fits(&self, data: &mut RunData) -> Result<()> {
+        data.training.restore(&self.loader)?;
+        if self.held_out != data.held_out.fingerprint() {
+            let what = "the held-out text has changed since it was saved".to_owned();
+            return Err(data::Error::Position(what).into());
+        }
+        Ok(())
     }
 
     /// Writes `trainer/` into `checkpoint`.

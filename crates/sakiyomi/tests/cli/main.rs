@@ -3,5 +3,6 @@
 mod bad_input;
 mod interrupt;
 mod json;
+mod killed;
 mod support;
 mod workflow;

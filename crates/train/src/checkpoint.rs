@@ -41,7 +41,6 @@ impl Checkpoint {
         let config = model::checkpoint::read_config(folder)?;
         let vocabulary = Vocabulary::load(folder)?;
         check_vocabulary(&vocabulary, &config)?;
-        check_tokenizer_file(folder)?;
         let mut params = read_trunk(folder, &config)?;
         let decoder = Decoder::find(&config, &params)?;
         let spec = read_heads(folder, &decoder, &mut params, None)?.unwrap_or_else(HeadsSpec::next_token);
@@ -151,6 +150,7 @@ pub(crate) fn check_vocabulary(vocabulary: &Vocabulary, config: &DecoderConfig) 
 
 /// The parameters of the model in `folder`, without heads.
 pub(crate) fn read_trunk(folder: &Path, config: &DecoderConfig) -> Result<Params> {
+    check_tokenizer_file(folder)?;
     let specs = config.tensors();
     let tensors = model::checkpoint::read_tensors(folder, &specs)?;
     let mut params = Params::default();

@@ -121,7 +121,7 @@ struct Trial<'a> {
 /// The first steps find buffers and pages new.
 const WARM_UP_STEPS: usize = 2;
 
-/// Timed are at least so many steps, for at least so many seconds.
+/// Timed are at least so many steps, for at least so many seconds, but no more steps than the run has.
 const LEAST_STEPS: usize = 3;
 const LEAST_SECONDS: f64 = 4.0;
 
@@ -156,7 +156,8 @@ impl<'a> Trial<'a> {
                 began = Instant::now();
             }
             timed = usize::saturating_sub(step, WARM_UP_STEPS);
-            if timed >= LEAST_STEPS && began.elapsed().as_secs_f64() >= LEAST_SECONDS {
+            let enough = began.elapsed().as_secs_f64() >= LEAST_SECONDS || timed >= self.config.train.steps;
+            if timed >= LEAST_STEPS && enough {
                 break;
             }
             let accumulate = self.config.train.accumulate;

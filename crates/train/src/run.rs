@@ -297,10 +297,10 @@ impl<'a> Run<'a> {
     /// Says of an error in writing what is left of the run.
     fn not_written(&self, error: Error) -> Error {
         match error {
-            Error::Io(_) | Error::Model(_) if !self.folder.holds_a_run() => {
+            Error::Io(_) | Error::Model(_) | Error::Data(_) if !self.folder.holds_a_run() => {
                 Error::Vanished { step: self.state.step, folder: self.folder.path().to_owned() }
             }
-            Error::Io(_) | Error::Model(_) => Error::NotWritten {
+            Error::Io(_) | Error::Model(_) | Error::Data(_) => Error::NotWritten {
                 step: self.state.step,
                 reason: error.to_string(),
                 safe: Safe { newest: self.newest },

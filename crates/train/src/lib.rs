@@ -2,7 +2,8 @@
 //!
 //! The way of a run: [`config`] says what it is, [`mod@plan`] what it will take, [`start`] builds or reads the model, [`prepare`]
 //! the data; [`run`] makes [`step`]s at the learning rate of [`schedule`], lets [`evaluate`] judge them, keeps
-//! [`checkpoint`]s in its [`run_folder`], and records in [`events`] what happened. Nothing here prints.
+//! [`checkpoint`]s in its [`run_folder`], and records in [`events`] (and for [`tensorboard`]) what happened. A
+//! [`mod@forecast`] tries a run beforehand. Nothing here prints.
 
 pub mod checkpoint;
 pub mod config;

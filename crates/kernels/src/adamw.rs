@@ -8,18 +8,21 @@ use crate::cpu::multiversion;
 const CHUNK: usize = 1 << 14;
 
 /// The settings of the update rule; names and defaults as in `torch.optim.AdamW`.
+///
+/// In f64, as torch keeps them: near 1 a decay that was rounded to f32 is off by more than the correction of the moments
+/// can bear (0.999 by 1e-8, which is 1e-5 of `1 - 0.999`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     /// Step size.
-    pub learning_rate: f32,
+    pub learning_rate: f64,
     /// Decay of the mean of gradients.
-    pub beta1: f32,
+    pub beta1: f64,
     /// Decay of the mean of squared gradients.
-    pub beta2: f32,
+    pub beta2: f64,
     /// Added to the root of the mean of squares.
-    pub epsilon: f32,
+    pub epsilon: f64,
     /// Decoupled weight decay, per unit of learning rate.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
 }
 
 impl Default for AdamW {
@@ -65,18 +68,17 @@ impl AdamW {
 
     /// What is the same for every element, computed in f64.
     fn factors(&self, step: u64, gradient_scale: f32) -> Factors {
-        let (rate, beta1, beta2) =
-            (f64::from(self.learning_rate), f64::from(self.beta1), f64::from(self.beta2));
+        let Self { learning_rate: rate, beta1, beta2, .. } = *self;
         let correction = |beta: f64| 1.0 - beta.powf(step as f64);
         Factors {
             gradient_scale,
-            keep: (1.0 - rate * f64::from(self.weight_decay)) as f32,
+            keep: (1.0 - rate * self.weight_decay) as f32,
             first_gain: (1.0 - beta1) as f32,
-            second_keep: self.beta2,
+            second_keep: beta2 as f32,
             second_gain: (1.0 - beta2) as f32,
             step_size: (rate / correction(beta1)) as f32,
             root_of_correction: correction(beta2).sqrt() as f32,
-            epsilon: self.epsilon,
+            epsilon: self.epsilon as f32,
         }
     }
 }

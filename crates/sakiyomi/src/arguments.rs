@@ -128,9 +128,12 @@ pub struct Train {
     /// Continue from the run folder's newest checkpoint.
     #[arg(long)]
     pub resume: bool,
-    /// Check everything, print sizes, and do nothing.
+    /// Read and check everything, try a few steps, print sizes, memory and time, and write nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Train even if the run seems to want more memory than the machine has.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -164,9 +167,9 @@ pub struct Eval {
     /// Field of .jsonl lines that holds the text.
     #[arg(long, default_value = "text")]
     pub field: String,
-    /// Tokens per row.
-    #[arg(long, default_value_t = 256)]
-    pub length: usize,
+    /// Tokens per row. Default: 256, or the model's context if that is shorter.
+    #[arg(long, value_name = "N")]
+    pub length: Option<usize>,
     /// Rows per batch.
     #[arg(long, default_value_t = 8)]
     pub batch: usize,

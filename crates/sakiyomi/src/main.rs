@@ -7,6 +7,7 @@
 mod arguments;
 mod commands;
 mod failure;
+mod flags;
 mod interrupt;
 mod output;
 mod progress;

@@ -96,11 +96,13 @@ impl Observer for TrainingProgress {
         let Some(counter) = &mut self.counter else { return };
         counter.set_end(progress.steps);
         counter.set(progress.step.step, self.output, || {
+            let memory = progress.step.memory_bytes;
             format!(
-                "loss {} | norm {:.2} | {:.0} tokens/s | {} left",
+                "loss {} | norm {:.2} | {:.0} tokens/s{} | {} left",
                 per_depth(&progress.step.loss),
                 progress.step.gradient_norm,
                 progress.tokens_per_s,
+                memory.map_or(String::new(), |bytes| format!(" | {:.2} GB", bytes as f64 / 1e9)),
                 clock(progress.seconds_left)
             )
         });
@@ -135,8 +137,22 @@ impl Observer for TrainingProgress {
     }
 }
 
-/// `1:05`
-fn clock(seconds: f64) -> String {
+/// `1:05`, or `3:01:05`
+pub fn clock(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;
-    format!("{}:{:02}", seconds / 60, seconds % 60)
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock;
+
+    #[test]
+    fn times_read_like_a_clock() {
+        assert_eq!([0.4, 65.0, 10_865.2, -1.0].map(clock), ["0:00", "1:05", "3:01:05", "0:00"]);
+    }
 }

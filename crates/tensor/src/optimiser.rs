@@ -14,10 +14,14 @@ pub enum Decay {
 }
 
 /// First and second moments of every trainable parameter, and the number of updates made.
+///
+/// Each parameter counts its own updates: a head that joins late has moments that start at zero then, and they are
+/// corrected for that (`torch.optim.AdamW` keeps its step per parameter as well).
 #[derive(Debug)]
 pub struct Optimiser {
     decay: Decay,
     step: u64,
+    updates: Vec<u64>,
     first: Vec<Option<Vec<f32>>>,
     second: Vec<Option<Vec<f32>>>,
 }
@@ -26,7 +30,7 @@ impl Optimiser {
     /// Zero moments for every parameter of `params` that is trainable now.
     pub fn new(params: &Params, decay: Decay) -> Self {
         let zeros = || params.iter().map(|(_, p)| p.trainable.then(|| vec![0.0; p.data.len()])).collect();
-        Self { decay, step: 0, first: zeros(), second: zeros() }
+        Self { decay, step: 0, updates: vec![0; params.len()], first: zeros(), second: zeros() }
     }
 
     /// Updates made so far.
@@ -48,7 +52,9 @@ impl Optimiser {
             let is_matrix = params.get(id).shape.len() >= 2;
             let weight_decay = if is_matrix || self.decay == Decay::All { rule.weight_decay } else { 0.0 };
             let rule = AdamW { weight_decay, ..rule };
-            rule.step(self.step, params.data_mut(id), gradient, first, second, gradient_scale);
+            let updates = &mut self.updates[id.index()];
+            *updates += 1;
+            rule.step(*updates, params.data_mut(id), gradient, first, second, gradient_scale);
         }
     }
 
@@ -57,11 +63,17 @@ impl Optimiser {
         Some((self.first[id.index()].as_deref()?, self.second[id.index()].as_deref()?))
     }
 
-    /// Puts back what [`Self::moments`] and [`Self::steps`] gave.
+    /// How many of the updates reached `id`.
+    pub fn updates(&self, id: ParamId) -> u64 {
+        self.updates[id.index()]
+    }
+
+    /// Puts back what [`Self::moments`] and [`Self::updates`] gave.
     ///
     /// # Panics
     /// When `id` is frozen or the lengths disagree.
-    pub fn restore_moments(&mut self, id: ParamId, first: &[f32], second: &[f32]) {
+    pub fn restore_moments(&mut self, id: ParamId, first: &[f32], second: &[f32], updates: u64) {
+        self.updates[id.index()] = updates;
         self.first[id.index()].as_mut().expect("a trainable parameter").copy_from_slice(first);
         self.second[id.index()].as_mut().expect("a trainable parameter").copy_from_slice(second);
     }
@@ -69,5 +81,32 @@ impl Optimiser {
     /// Puts back the number of updates made.
     pub fn restore_steps(&mut self, step: u64) {
         self.step = step;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With no epsilon the first update of a parameter has the size of the learning rate, whatever the gradient.
+    #[test]
+    fn a_parameter_that_joins_late_begins_like_one_that_was_there() {
+        let mut params = Params::default();
+        let [early, late] = ["early", "late"].map(|name| params.add(name, &[1], vec![0.0]));
+        let rule = AdamW { learning_rate: 0.1, epsilon: 0.0, weight_decay: 0.0, ..AdamW::default() };
+        let mut optimiser = Optimiser::new(&params, Decay::Matrices);
+        let mut gradients = Gradients::new(&params);
+        let mut update = |params: &mut Params, ids: &[ParamId]| {
+            gradients.clear();
+            ids.iter().for_each(|&id| gradients.adding_slot(id).unwrap().fill(3.0));
+            optimiser.update(params, &gradients, rule, 1.0);
+        };
+        update(&mut params, &[early]);
+        update(&mut params, &[early]);
+        assert_eq!(params.data(late), [0.0]);
+        update(&mut params, &[early, late]);
+        assert!((params.data(late)[0] + 0.1).abs() < 1e-6, "{:?}", params.data(late));
+        assert!((params.data(early)[0] + 0.3).abs() < 1e-6, "{:?}", params.data(early));
+        assert_eq!((optimiser.steps(), optimiser.updates(early), optimiser.updates(late)), (3, 3, 1));
     }
 }

@@ -6,7 +6,7 @@
 //! | `tokenizer.json`, `tokenizer_config.json` | the vocabulary |
 //! | `mtp.json` | which heads there are, and on what weights; only if there are any |
 //! | `mtp.safetensors` | their parameters; only if they have any |
-//! | `trainer/` | what a run needs to go on; only in a run's newest checkpoint |
+//! | `trainer/` | what a run needs to go on; only in a run's newest checkpoints |
 
 pub(crate) mod mtp;
 
@@ -53,7 +53,7 @@ impl Checkpoint {
     /// # Errors
     /// When a file cannot be written, or `folder` holds something else.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        self.save_with(folder, &mut |_| Ok(()))
+        self.save_with(folder, None, &mut |_| Ok(()))
     }
 
     /// As [`Self::save`], without the heads: a standard checkpoint.
@@ -61,12 +61,18 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::save`].
     pub fn save_without_heads(&self, folder: &Path) -> Result<()> {
-        replace_folder(folder, &mut |folder| self.write_model(folder))
+        replace_folder(folder, None, &mut |folder| self.write_model(folder))
     }
 
-    /// As [`Self::save`]; `more` adds files of its own before the folder takes its place.
-    pub(crate) fn save_with(&self, folder: &Path, more: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
-        replace_folder(folder, &mut |folder| {
+    /// As [`Self::save`]; `more` adds files of its own before the folder takes its place, and the older checkpoint becomes
+    /// `kept`.
+    pub(crate) fn save_with(
+        &self,
+        folder: &Path,
+        kept: Option<&Path>,
+        more: &mut dyn FnMut(&Path) -> Result<()>,
+    ) -> Result<()> {
+        replace_folder(folder, kept, &mut |folder| {
             self.write_model(folder)?;
             self.write_heads(folder)?;
             more(folder)
@@ -82,7 +88,10 @@ impl Checkpoint {
     fn write_model(&self, folder: &Path) -> Result<()> {
         model::checkpoint::write_config(folder, &self.decoder.config)?;
         self.vocabulary.save(folder)?;
-        write_params(&folder.join(WEIGHTS), &self.params, &self.trunk(), &[("format", "pt")])
+        let mut metadata = vec![("format", "pt")];
+        let digest = tokenizer_digest(folder)?;
+        metadata.extend(digest.as_deref().map(|digest| (TOKENIZER_DIGEST, digest)));
+        write_params(&folder.join(WEIGHTS), &self.params, &self.trunk(), &metadata)
     }
 
     fn write_heads(&self, folder: &Path) -> Result<()> {
@@ -100,6 +109,37 @@ impl Checkpoint {
 const WEIGHTS: &str = "model.safetensors";
 const HEAD_WEIGHTS: &str = "mtp.safetensors";
 
+const TOKENIZER: &str = "tokenizer.json";
+
+/// Where the weights say with which tokenizer they were trained.
+const TOKENIZER_DIGEST: &str = "sakiyomi.tokenizer";
+
+/// Length and checksum of `tokenizer.json` in `folder`, or of the file `folder`; `None` if there is none. Guards against
+/// accidents, not against forgers.
+pub(crate) fn tokenizer_digest(folder: &Path) -> Result<Option<String>> {
+    let file = if folder.is_file() { folder.to_owned() } else { folder.join(TOKENIZER) };
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let bytes = fs_err::read(file)?;
+    Ok(Some(format!("{}-{:08x}", bytes.len(), crc32c::crc32c(&bytes))))
+}
+
+/// Refuses weights that say that they were trained with another tokenizer than the one beside them.
+fn check_tokenizer_file(folder: &Path) -> Result<()> {
+    let weights = folder.join(WEIGHTS);
+    if !weights.is_file() {
+        return Ok(());
+    }
+    let metadata = model::checkpoint::read_metadata(&weights)?;
+    match metadata.get(TOKENIZER_DIGEST) {
+        Some(trained_with) if tokenizer_digest(folder)?.as_ref() != Some(trained_with) => {
+            Err(Error::OtherTokenizer { file: folder.join(TOKENIZER) })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a tokenizer that has more tokens than the embedding has rows.
 pub(crate) fn check_vocabulary(vocabulary: &Vocabulary, config: &DecoderConfig) -> Result<()> {
     if vocabulary.size() <= config.vocabulary {
@@ -110,6 +150,7 @@ pub(crate) fn check_vocabulary(vocabulary: &Vocabulary, config: &DecoderConfig) 
 
 /// The parameters of the model in `folder`, without heads.
 pub(crate) fn read_trunk(folder: &Path, config: &DecoderConfig) -> Result<Params> {
+    check_tokenizer_file(folder)?;
     let specs = config.tensors();
     let tensors = model::checkpoint::read_tensors(folder, &specs)?;
     let mut params = Params::default();
@@ -177,10 +218,14 @@ fn write_params(file: &Path, params: &Params, ids: &[ParamId], metadata: &[(&str
     Ok(model::checkpoint::write_tensors(file, &tensors, metadata)?)
 }
 
-/// [`model::checkpoint::replace_folder`] for writers that fail in this crate's ways.
-fn replace_folder(folder: &Path, fill: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+/// [`model::checkpoint::replace_folder_keeping`] for writers that fail in this crate's ways.
+fn replace_folder(
+    folder: &Path,
+    kept: Option<&Path>,
+    fill: &mut dyn FnMut(&Path) -> Result<()>,
+) -> Result<()> {
     let mut failure = None;
-    let replaced = model::checkpoint::replace_folder(folder, |partial: &Path| {
+    let replaced = model::checkpoint::replace_folder_keeping(folder, kept, |partial: &Path| {
         fill(partial).map_err(|error| {
             let stand_in = std::io::Error::other("the folder could not be filled");
             failure = Some(error);

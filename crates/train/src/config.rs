@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use sections::{
     Architecture, CheckpointSection, DataSection, DecaySetting, EvaluationSection, ModelSection,
-    ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode, TrainSection,
+    ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode, TrainSection, WatchSection,
 };
 pub use template::template;
 
@@ -35,6 +35,8 @@ pub struct RunConfig {
     pub evaluation: EvaluationSection,
     /// Checkpoints during training.
     pub checkpoint: CheckpointSection,
+    /// When a run ends before its last step.
+    pub watch: WatchSection,
 }
 
 impl RunConfig {

@@ -1,9 +1,25 @@
 //! The one error type of this crate: every message is one line that says what is wrong, where, and what to do.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 /// What the functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What is left of a run that had to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Safe {
+    /// The step of the newest checkpoint, if there is one.
+    pub newest: Option<usize>,
+}
+
+impl fmt::Display for Safe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.newest {
+            Some(step) => write!(f, "the checkpoint of step {step} is whole"),
+            None => write!(f, "there is no checkpoint yet"),
+        }
+    }
+}
 
 /// Everything that can keep a run from starting or going on.
 #[derive(Debug, thiserror::Error)]
@@ -103,16 +119,64 @@ pub enum Error {
         keys: String,
     },
 
-    /// Loss or gradient are no longer finite; nothing was updated.
+    /// Loss or gradient are no longer finite, or the loss has risen too far.
     #[error(
-        "step {step}: {what}; the newest checkpoint is untouched: lower train.learning_rate, raise \
-         train.warmup_steps, or look at the data"
+        "step {step}: {what}; {safe}: {} with a lower train.learning_rate (now {learning_rate:?}) or a smaller train.clip \
+         (now {clip}{}), or begin again with more train.warmup_steps",
+        if .safe.newest.is_some() { "go on from it" } else { "begin again" },
+        if *.clip == 0.0 { ", which is off" } else { "" }
     )]
     Diverged {
         /// The step.
         step: usize,
-        /// What is not finite.
+        /// What is wrong with which loss.
         what: String,
+        /// What is left of the run.
+        safe: Safe,
+        /// `train.learning_rate`
+        learning_rate: f64,
+        /// `train.clip`
+        clip: f64,
+    },
+
+    /// Something could not be written while the run went on.
+    #[error("step {step}: {reason}; {safe}: make room or repair the folder, then go on with --resume")]
+    NotWritten {
+        /// The step after which the run stopped.
+        step: usize,
+        /// What the system said, with the path.
+        reason: String,
+        /// What is left of the run.
+        safe: Safe,
+    },
+
+    /// The run's folder was moved or removed while the run went on.
+    #[error(
+        "step {step}: {} is no longer there, so that nothing can be kept: put it back, then go on with --resume, or \
+         start again",
+        .folder.display()
+    )]
+    Vanished {
+        /// The step after which it was noticed.
+        step: usize,
+        /// The run's folder.
+        folder: PathBuf,
+    },
+
+    /// A run that wants more memory than there is.
+    #[error(
+        "this run wants about {:.1} GB of memory ({:.1} GB of weights, gradients and moments, {:.1} GB of buffers) and the \
+         machine has {:.1} GB: take a smaller model.architecture, or less train.batch or train.length (train.accumulate \
+         makes up for it)",
+        *.wanted as f64 / 1e9, (.wanted - .buffers) as f64 / 1e9, *.buffers as f64 / 1e9, *.machine as f64 / 1e9
+    )]
+    TooLarge {
+        /// Bytes that the run wants.
+        wanted: u64,
+        /// Bytes of these that are buffers of a step.
+        buffers: u64,
+        /// Bytes that the machine has.
+        machine: u64,
     },
 
     /// A depth that cannot be judged.
@@ -134,6 +198,17 @@ pub enum Error {
         tokens: usize,
         /// Rows of the embedding.
         rows: usize,
+    },
+
+    /// A checkpoint with another tokenizer than the one that it was trained with.
+    #[error(
+        "{} is another tokenizer than the one that model.safetensors beside it was trained with: put that one back, \
+         it is in the checkpoint's other copies",
+        .file.display()
+    )]
+    OtherTokenizer {
+        /// The `tokenizer.json`.
+        file: PathBuf,
     },
 
     /// A file of a checkpoint is not there.

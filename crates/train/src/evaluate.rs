@@ -71,6 +71,16 @@ impl HeldOut {
         self.tokens
     }
 
+    /// Batches of an evaluation.
+    pub(crate) fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// The first `count` batches of it.
+    pub(crate) fn first(&self, count: usize) -> Self {
+        Self { batches: self.batches.iter().take(count).cloned().collect(), ..self.clone() }
+    }
+
     /// Loss and accuracy of every depth.
     pub fn evaluate(&self, params: &Params, decoder: &Decoder, objective: &dyn Objective) -> Evaluation {
         self.evaluate_with(params, decoder, objective, &mut Arena::default())

@@ -133,6 +133,9 @@ pub struct StepEvent {
     pub learning_rate: f64,
     /// Inputs per second of this step.
     pub tokens_per_s: f64,
+    /// Memory that the process held after it, where the system tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
 }
 
 /// An evaluation on held-out text.
@@ -311,6 +314,7 @@ mod tests {
                 gradient_norm: 1.5,
                 learning_rate: 1e-3,
                 tokens_per_s: 12.0,
+                memory_bytes: Some(1 << 30),
             }),
             Event::Evaluation(EvaluationEvent {
                 step: 1,

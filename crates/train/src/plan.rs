@@ -4,8 +4,8 @@ use model::DecoderConfig;
 use objective::{HeadKind, HeadsSpec, ParallelHeads};
 
 use crate::config::{RunConfig, TrainMode};
-use crate::error::Result;
-use crate::start;
+use crate::error::{Error, Result};
+use crate::{memory, start};
 
 /// Sizes of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct Plan {
     pub heads: HeadsSpec,
     /// Parameters of the model without its heads.
     pub trunk_parameters: usize,
+    /// Those of them that embed tokens, or unembed them where that is a matrix of its own.
+    pub embedding_parameters: usize,
     /// Parameters of the heads.
     pub head_parameters: usize,
     /// Parameters that are trained.
@@ -28,6 +30,8 @@ pub struct Plan {
     pub tokens: u64,
     /// Bytes of weights, gradients, moments and buffers together; an estimate.
     pub memory_bytes: u64,
+    /// Those of them that are buffers of a step: they grow with its tokens.
+    pub buffer_bytes: u64,
 }
 
 /// The sizes of the run that `config` describes. Reads the tokenizer and `config.json`, no weights and no text.
@@ -39,23 +43,43 @@ pub fn plan(config: &RunConfig) -> Result<Plan> {
     let decoder = start::decoder_config(config, &vocabulary)?;
     let heads = start::heads_spec(config);
     let trunk_parameters = decoder.parameters() as usize;
+    let per_token = |shape: &[usize]| shape.len() == 2 && shape[0] == decoder.vocabulary;
+    let tables = decoder.tensors().into_iter().filter(|tensor| per_token(&tensor.shape));
+    let embedding_parameters = tables.map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let added = ParallelHeads::tensors(&heads, &decoder);
     let head_parameters = added.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let trained_parameters =
         head_parameters + if config.train.mode == TrainMode::Heads { 0 } else { trunk_parameters };
-    let values =
-        trunk_parameters + head_parameters + 3 * trained_parameters + buffer_values(config, &decoder, &heads);
+    let buffers = buffer_values(config, &decoder, &heads);
+    let values = trunk_parameters + head_parameters + 3 * trained_parameters + buffers;
     Ok(Plan {
         trunk_parameters,
+        embedding_parameters,
         head_parameters,
         trained_parameters,
         steps: config.train.steps,
         tokens_per_step: config.tokens_per_step(),
         tokens: config.train.steps as u64 * config.tokens_per_step() as u64,
         memory_bytes: 4 * values as u64,
+        buffer_bytes: 4 * buffers as u64,
         decoder,
         heads,
     })
+}
+
+impl Plan {
+    /// Refuses a run that wants more memory than the machine has.
+    ///
+    /// # Errors
+    /// Names the sizes, and what to reduce.
+    pub fn check_memory(&self) -> Result<()> {
+        match memory::machine() {
+            Some(machine) if self.memory_bytes > machine => {
+                Err(Error::TooLarge { wanted: self.memory_bytes, machine, buffers: self.buffer_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Values that the buffers of a step hold at their most, in the middle of running back.

@@ -8,15 +8,19 @@ use objective::Objective;
 
 use crate::budget::Used;
 use crate::config::{RunConfig, TrainMode, TrainSection};
-use crate::error::Result;
+use crate::error::{Result, Safe};
 use crate::evaluate::Evaluation;
 use crate::events::{EvaluationEvent, Event, EventWriter, RunStarted, StepEvent};
+use crate::kept::{Interrupted, newest_whole, prune, set_last_aside, settle};
+use crate::memory::MemoryProbe;
 use crate::prepare::{RunData, prepare};
 use crate::run_folder::RunFolder;
 use crate::schedule::learning_rate;
-use crate::start::{Start, choose_trained, start};
+use crate::start::{Start, start};
 use crate::step::{StepReport, Stepper};
+use crate::tensorboard::BoardWriter;
 use crate::trainer_state::TrainerState;
+use crate::watchdog::Explosion;
 use crate::{Checkpoint, Error};
 
 /// Watches a run, and may end it.
@@ -65,8 +69,10 @@ pub struct Progress {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Whether every step was done; if not, it was stopped on request, and `--resume` goes on.
+    /// Whether the run came to its end; if not, it was stopped on request, and `--resume` goes on.
     pub finished: bool,
+    /// Why it ended before its last step, if it did so by itself.
+    pub early: Option<String>,
     /// Steps done.
     pub step: usize,
     /// Updates planned.
@@ -90,15 +96,15 @@ pub struct Outcome {
 ///
 /// # Errors
 /// When the folder holds a run already (without `resume`) or none (with it), settings were changed that must not change,
-/// model or data cannot be read, a file cannot be written, or loss or gradient are no longer finite. The newest checkpoint
-/// is whole in every case.
+/// model or data cannot be read, a file cannot be written, or the loss explodes. The newest checkpoint is whole in every
+/// case.
 pub fn train(config: &RunConfig, resume: bool, observer: &mut dyn Observer) -> Result<Outcome> {
     config.validate()?;
     let folder = RunFolder::new(&config.run.folder);
-    folder.check(config, resume)?;
+    let changes = folder.check(config, resume)?;
     let mut run = Run::begin(config, &folder, resume, observer)?;
-    let outcome = run.steps(observer)?;
-    Ok(outcome)
+    changes.iter().for_each(|change| observer.note(change));
+    run.steps(observer).map_err(|error| run.not_written(error))
 }
 
 struct Run<'a> {
@@ -108,7 +114,13 @@ struct Run<'a> {
     stepper: Stepper,
     data: RunData,
     events: EventWriter,
+    board: Option<BoardWriter>,
+    memory: MemoryProbe,
     state: TrainerState,
+    /// The step of `checkpoints/last`.
+    newest: Option<usize>,
+    /// The step since which the loss is suspiciously high.
+    suspicious_since: Option<usize>,
     began: Instant,
     used: Used,
     done_before: usize,
@@ -126,26 +138,27 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         // Before anything is settled or written: another process may be at work in the folder.
         let events = if resume { Some(EventWriter::append(&folder.events())?) } else { None };
+        if resume {
+            settle(folder)?;
+        }
         // A run that was interrupted before its first checkpoint begins again.
-        let interrupted = if resume { TrainerState::find(folder)? } else { None };
-        let Start { mut checkpoint, mut origin } = match &interrupted {
-            None => start(config)?,
-            Some(_) => Start { checkpoint: Checkpoint::load(&folder.last())?, origin: String::new() },
-        };
-        choose_trained(&mut checkpoint, config.train.mode);
-        let mut data = prepare(config, &checkpoint.vocabulary)?;
-        let mut stepper = Stepper::new(&checkpoint.params, config.train.decay_on);
-        let state = match interrupted {
-            None => TrainerState::new(data.training.state(), data.held_out.fingerprint()),
-            Some(state) => {
-                origin = format!("{} after step {}", folder.last().display(), state.step);
-                state.restore(&folder.last(), &checkpoint.params, &mut stepper.optimiser)?;
-                data.training.restore(&state.loader)?;
-                if state.held_out != data.held_out.fingerprint() {
-                    let what = "the held-out text has changed since it was saved".to_owned();
-                    return Err(data::Error::Position(what).into());
-                }
-                state
+        let (run_last, mut newest) = (folder.last(), None);
+        let interrupted = if resume { newest_whole(config, folder)? } else { None };
+        let (checkpoint, stepper, state, data, origin) = match interrupted {
+            None => {
+                let Start { checkpoint, origin } = start(config)?;
+                let data = prepare(config, &checkpoint.vocabulary)?;
+                let stepper = Stepper::new(&checkpoint.params, config.train.decay_on);
+                let state = TrainerState::new(data.training.state(), data.held_out.fingerprint());
+                (checkpoint, stepper, state, data, origin)
+            }
+            Some(Interrupted { checkpoint, stepper, state, folder, note }) => {
+                let mut data = prepare(config, &checkpoint.vocabulary)?;
+                state.fits(&mut data)?;
+                data.notes.extend(note);
+                let origin = format!("{} after step {}", folder.display(), state.step);
+                newest = Some(state.step).filter(|_| folder == run_last);
+                (checkpoint, stepper, state, data, origin)
             }
         };
         let mut events = match events {
@@ -156,12 +169,16 @@ impl<'a> Run<'a> {
             }
         };
         folder.store(config)?;
+        let board = match config.run.tensorboard {
+            true => Some(BoardWriter::open(&folder.tensorboard(), state.step)?),
+            false => None,
+        };
         let sizes = sizes(config, &checkpoint, &data);
         let ends_here = |event: &Event| matches!(event, Event::Finished { step, .. } if *step == state.step);
         let records = if resume { events.records()? } else { Vec::new() };
         let used = Used::by(&records, state.step, config.tokens_per_step());
-        let finished_before =
-            used.all_of(&config.train) && records.iter().any(|record| ends_here(&record.event));
+        let done = used.all_of(&config.train) || early_end(config, &state).is_some();
+        let finished_before = done && records.iter().any(|record| ends_here(&record.event));
         if !resume {
             events.write(Event::RunStarted(sizes.clone()))?;
         } else if !finished_before {
@@ -179,7 +196,11 @@ impl<'a> Run<'a> {
             stepper,
             data,
             events,
+            board,
+            memory: MemoryProbe::new(),
             state,
+            newest,
+            suspicious_since: None,
             began: Instant::now(),
             used,
             done_before,
@@ -190,7 +211,7 @@ impl<'a> Run<'a> {
 
     fn steps(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
         let train = &self.config.train;
-        while !self.used.all_of(train) {
+        while !self.used.all_of(train) && early_end(self.config, &self.state).is_none() {
             let step = self.state.step + 1;
             let began = Instant::now();
             let planned = TrainSection { steps: self.used.planned_steps(train), ..train.clone() };
@@ -198,16 +219,20 @@ impl<'a> Run<'a> {
             let report = self.step(step, rate)?;
             self.state.step = step;
             self.state.tokens += self.config.tokens_per_step() as u64;
-            let event = step_event(&self.state, report, rate, self.config.tokens_per_step(), began);
-            self.events.write(Event::Step(event.clone()))?;
+            let seconds = began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
+            let mut event = step_event(&self.state, report, rate, self.config.tokens_per_step(), seconds);
+            event.memory_bytes = self.memory.held();
+            self.note_step(&event)?;
+            self.watch(&event)?;
             self.used.steps = step;
-            self.used.seconds += began.elapsed().as_secs_f64();
-            let last = self.used.all_of(train);
+            self.used.seconds += seconds;
+            let mut last = self.used.all_of(train);
             if last || due(step, self.config.evaluation.every) {
                 self.evaluate(observer)?;
+                last = last || early_end(self.config, &self.state).is_some();
             }
             let stop = observer.should_stop() && !last;
-            if last || stop || due(step, self.config.checkpoint.every) {
+            if last || stop || due(step, self.config.checkpoint.every) && self.trusted(observer) {
                 self.save_last()?;
             }
             observer.stepped(&self.progress(event));
@@ -229,7 +254,72 @@ impl<'a> Run<'a> {
             .collect::<data::Result<_>>()?;
         let Checkpoint { params, decoder, objective, .. } = &mut self.checkpoint;
         let depths = depths_at(self.config, step);
-        self.stepper.update(params, decoder, objective, &batches, depths, &self.config.train, rate)
+        let report =
+            self.stepper.update(params, decoder, objective, &batches, depths, &self.config.train, rate);
+        report.map_err(|error| self.diverged(step, step, error.to_string()))
+    }
+
+    fn note_step(&mut self, event: &StepEvent) -> Result<()> {
+        if !self.folder.holds_a_run() {
+            let folder = self.folder.path().to_owned();
+            return Err(Error::Vanished { step: event.step, folder });
+        }
+        self.events.write(Event::Step(event.clone()))?;
+        self.board.as_mut().map_or(Ok(()), |board| board.step(event))
+    }
+
+    /// Stops a run whose loss explodes.
+    fn watch(&mut self, event: &StepEvent) -> Result<()> {
+        let factor = self.config.watch.loss_factor;
+        let explosion = self.state.watchdog.watch(&event.loss, factor);
+        self.suspicious_since =
+            self.suspicious_since.or(Some(event.step)).filter(|_| self.state.watchdog.suspicious(factor));
+        let Some(Explosion { depth, loss, lowest }) = explosion else { return Ok(()) };
+        let what = format!(
+            "the loss at depth {depth} explodes: it is {:.3}, smoothed {loss:.3} after a lowest of {lowest:.3} \
+             (watch.loss_factor)",
+            event.loss[depth - 1]
+        );
+        Err(self.diverged(event.step, self.suspicious_since.unwrap_or(event.step), what))
+    }
+
+    /// Whether a checkpoint of now is worth replacing an older one.
+    fn trusted(&self, observer: &mut dyn Observer) -> bool {
+        if self.suspicious_since.is_some() {
+            let step = self.state.step;
+            observer.note(&format!(
+                "step {step}: no checkpoint, the loss has risen too far for one to be trusted"
+            ));
+        }
+        self.suspicious_since.is_none()
+    }
+
+    /// The error of a run whose loss went wrong at `step`, after the first bad one at `first_bad`. What was saved right before
+    /// that holds the very update that did it: it makes way for the one before.
+    fn diverged(&mut self, step: usize, first_bad: usize, what: String) -> Error {
+        if self.newest.is_some_and(|newest| newest + 1 == first_bad) {
+            match set_last_aside(self.folder) {
+                Ok(older) => self.newest = older.or(self.newest),
+                Err(error) => return error,
+            }
+        }
+        let TrainSection { learning_rate, clip, .. } = self.config.train;
+        Error::Diverged { step, what, safe: Safe { newest: self.newest }, learning_rate, clip }
+    }
+
+    /// Says of an error in writing what is left of the run.
+    fn not_written(&self, error: Error) -> Error {
+        match error {
+            Error::Io(_) | Error::Model(_) | Error::Data(_) if !self.folder.holds_a_run() => {
+                Error::Vanished { step: self.state.step, folder: self.folder.path().to_owned() }
+            }
+            Error::Io(_) | Error::Model(_) | Error::Data(_) => Error::NotWritten {
+                step: self.state.step,
+                reason: error.to_string(),
+                safe: Safe { newest: self.newest },
+            },
+            error => error,
+        }
     }
 
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<()> {
@@ -238,12 +328,19 @@ impl<'a> Run<'a> {
             self.data.held_out.evaluate_with(params, decoder, objective, &mut self.stepper.arena);
         if let Some(depth) = evaluation.loss.iter().position(|loss| !loss.is_finite()) {
             let what = format!("the held-out loss at depth {} is {}", depth + 1, evaluation.loss[depth]);
-            return Err(Error::Diverged { step: self.state.step, what });
+            return Err(self.diverged(self.state.step, self.state.step + 1, what));
         }
         // What is minimised decides, so that heads on a frozen model are compared at all.
         let weighted = |(index, loss): (usize, &f64)| f64::from(objective.weight(index + 1)) * loss;
         let total: f64 = evaluation.loss.iter().enumerate().map(weighted).sum();
         let best = self.state.best_loss.is_none_or(|best| total < best);
+        let gain = self.state.loss_to_beat.map(|loss| loss - total);
+        if gain.is_none_or(|gain| gain > self.config.watch.minimum_gain) {
+            self.state.loss_to_beat = Some(total);
+            self.state.evaluations_without_gain = 0;
+        } else {
+            self.state.evaluations_without_gain += 1;
+        }
         let event = EvaluationEvent {
             step: self.state.step,
             loss: evaluation.loss.clone(),
@@ -254,6 +351,7 @@ impl<'a> Run<'a> {
         };
         self.state.evaluation = Some(evaluation);
         self.events.write(Event::Evaluation(event.clone()))?;
+        self.board.as_mut().map_or(Ok(()), |board| board.evaluation(&event))?;
         observer.evaluated(&event);
         if best {
             self.state.best_loss = Some(total);
@@ -266,10 +364,14 @@ impl<'a> Run<'a> {
     fn save_last(&mut self) -> Result<()> {
         self.state.loader = self.data.training.state();
         self.state.seconds = self.seconds_before + self.began.elapsed().as_secs_f64();
-        let (state, stepper) = (&self.state, &self.stepper);
-        let params = &self.checkpoint.params;
-        self.checkpoint
-            .save_with(&self.folder.last(), &mut |folder| state.write(folder, params, &stepper.optimiser))?;
+        let (state, stepper, params) = (&mut self.state, &self.stepper, &self.checkpoint.params);
+        let keep_before = self.config.checkpoint.keep_last - 1;
+        let kept = self.newest.filter(|_| keep_before > 0).map(|step| self.folder.kept(step));
+        self.checkpoint.save_with(&self.folder.last(), kept.as_deref(), &mut |folder| {
+            state.write(folder, params, &stepper.optimiser)
+        })?;
+        self.newest = Some(self.state.step);
+        prune(self.folder, keep_before)?;
         self.note_checkpoint("checkpoints/last")
     }
 
@@ -293,6 +395,8 @@ impl<'a> Run<'a> {
     fn outcome(&self, finished: bool) -> Outcome {
         Outcome {
             finished,
+            early: early_end(self.config, &self.state)
+                .filter(|_| finished && !self.used.all_of(&self.config.train)),
             step: self.state.step,
             steps: self.planned_steps(),
             last: self.folder.last(),
@@ -312,6 +416,13 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Why the run ends here although it has steps left.
+fn early_end(config: &RunConfig, state: &TrainerState) -> Option<String> {
+    let (patience, waited) = (config.watch.patience, state.evaluations_without_gain);
+    (patience > 0 && waited >= patience)
+        .then(|| format!("no better held-out loss in {waited} evaluations (watch.patience)"))
+}
+
 /// Depths that are trained in `step`: all, or one more every `curriculum_steps` (the forward curriculum).
 pub fn depths_at(config: &RunConfig, step: usize) -> usize {
     match config.objective.curriculum_steps {
@@ -324,13 +435,7 @@ fn due(step: usize, every: usize) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
-fn step_event(
-    state: &TrainerState,
-    report: StepReport,
-    rate: f64,
-    tokens: usize,
-    began: Instant,
-) -> StepEvent {
+fn step_event(state: &TrainerState, report: StepReport, rate: f64, tokens: usize, seconds: f64) -> StepEvent {
     StepEvent {
         step: state.step,
         tokens: state.tokens,
@@ -338,7 +443,8 @@ fn step_event(
         accuracy: report.accuracy,
         gradient_norm: report.gradient_norm,
         learning_rate: rate,
-        tokens_per_s: tokens as f64 / began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE),
+        tokens_per_s: tokens as f64 / seconds,
+        memory_bytes: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The folder of a run: `run.toml`, `events.jsonl`, `checkpoints/last`, `checkpoints/best`.
+//! The folder of a run: `run.toml`, `events.jsonl`, `tensorboard`, and in `checkpoints` `last`, `best` and `step-N`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,18 @@ const MAY_CHANGE: &[&str] = &[
     "run.folder",
     "run.name",
     "run.threads",
+    "run.tensorboard",
     "train.steps",
     "train.tokens",
     "train.seconds",
     "data.cache",
     "evaluation.",
     "checkpoint.",
+    "watch.",
 ];
+
+/// Keys that change what the steps do from here on, and may differ all the same: what to try when a loss explodes.
+const REMEDIES: &[&str] = &["train.learning_rate", "train.clip"];
 
 impl RunFolder {
     /// The folder at `path`, whether or not a run is there.
@@ -57,17 +62,32 @@ impl RunFolder {
         self.path.join("checkpoints/best")
     }
 
+    /// An older checkpoint from which the run can go on, if it is kept.
+    pub fn kept(&self, step: usize) -> PathBuf {
+        self.checkpoints().join(format!("step-{step}"))
+    }
+
+    /// Event files for TensorBoard.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join("tensorboard")
+    }
+
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
     /// Whether a run was started here.
     pub fn holds_a_run(&self) -> bool {
         self.run_file().exists()
     }
 
-    /// Refuses a folder in which `config` cannot be started, or from which it cannot go on.
-    pub(crate) fn check(&self, config: &RunConfig, resume: bool) -> Result<()> {
+    /// Refuses a folder in which `config` cannot be started, or from which it cannot go on. Returns what the user should know
+    /// of settings that differ.
+    pub(crate) fn check(&self, config: &RunConfig, resume: bool) -> Result<Vec<String>> {
         if !resume {
             return match self.holds_a_run() {
                 true => Err(Error::RunExists { folder: self.path.clone() }),
-                false => Ok(()),
+                false => Ok(Vec::new()),
             };
         }
         if !self.holds_a_run() {
@@ -75,20 +95,21 @@ impl RunFolder {
         }
         let started_with = RunConfig::read(&self.run_file(), &[])?;
         let mut keys = started_with.differing_keys(config);
+        let remedies: Vec<String> = keys.extract_if(.., |key| REMEDIES.contains(&key.as_str())).collect();
         keys.retain(|key| {
             !MAY_CHANGE
                 .iter()
                 .any(|allowed| key == allowed || allowed.ends_with('.') && key.starts_with(allowed))
         });
         match keys.is_empty() {
-            true => Ok(()),
+            true => Ok(remedies.into_iter().map(|key| format!("{key} is another than before")).collect()),
             false => Err(Error::OtherSettings { folder: self.path.clone(), keys: keys.join(", ") }),
         }
     }
 
     /// Creates the folder and stores the resolved run file; a crash leaves the old file or the new one.
     pub(crate) fn store(&self, config: &RunConfig) -> Result<()> {
-        fs_err::create_dir_all(self.path.join("checkpoints"))?;
+        fs_err::create_dir_all(self.checkpoints())?;
         let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
         file.write_all(config.to_toml().as_bytes())?;
         file.as_file().sync_all()?;
@@ -130,7 +151,10 @@ mod tests {
         other.run.threads = 1;
         other.evaluation.every = 7;
         other.checkpoint.every = 7;
-        folder.check(&other, true).unwrap();
+        other.watch.patience = 7;
+        assert!(folder.check(&other, true).unwrap().is_empty());
+        other.train.learning_rate /= 2.0;
+        assert_eq!(folder.check(&other, true).unwrap(), ["train.learning_rate is another than before"]);
         other.train.batch += 1;
         other.run.seed += 1;
         let message = folder.check(&other, true).unwrap_err().to_string();

@@ -33,8 +33,23 @@ pub fn heads_spec(config: &RunConfig) -> HeadsSpec {
 /// The vocabulary that `config` names; by default that of `model.init`, or bytes.
 ///
 /// # Errors
-/// When the tokenizer cannot be read.
+/// When the tokenizer cannot be read, or is another than that of `model.init`.
 pub fn vocabulary(config: &RunConfig) -> Result<Vocabulary> {
+    if let (Some(given), Some(init)) = (&config.data.tokenizer, &config.model.init)
+        && init.join("tokenizer.json").is_file()
+    {
+        let same = match given.as_str() {
+            "bytes" => Vocabulary::load(init)?.is_bytes(),
+            path => checkpoint::tokenizer_digest(path.as_ref())? == checkpoint::tokenizer_digest(init)?,
+        };
+        if !same {
+            let problem = format!(
+                "is {given:?}, another tokenizer than that of model.init ({}), whose tokens mean other text: leave it out",
+                init.display()
+            );
+            return setting("data.tokenizer", problem);
+        }
+    }
     Ok(match (config.data.tokenizer.as_deref(), &config.model.init) {
         (Some("bytes"), _) | (None, None) => Vocabulary::bytes(),
         (Some(path), _) => Vocabulary::load(path.as_ref())?,
@@ -67,6 +82,29 @@ pub fn decoder_config(config: &RunConfig, vocabulary: &Vocabulary) -> Result<Dec
     Ok(decoder)
 }
 
+/// Limits far beyond any model, within which no count of parameters or buffers overflows.
+const WIDEST: usize = 1 << 18;
+const MOST_LAYERS: usize = 1 << 12;
+const LONGEST_CONTEXT: usize = 1 << 28;
+
+/// Refuses typing errors.
+fn check_sizes(architecture: &Architecture) -> Result<()> {
+    let sizes = [
+        ("width", architecture.width, WIDEST),
+        ("layers", architecture.layers, MOST_LAYERS),
+        ("heads", architecture.heads, WIDEST),
+        ("kv_heads", architecture.kv_heads, WIDEST),
+        ("ffn", architecture.ffn, WIDEST),
+        ("context", architecture.context, LONGEST_CONTEXT),
+    ];
+    for (name, size, most) in sizes {
+        if let Some(size) = size.filter(|size| *size > most) {
+            return setting(&format!("model.architecture.{name}"), format!("is {size}: give at most {most}"));
+        }
+    }
+    Ok(())
+}
+
 fn new_config(
     config: &RunConfig,
     architecture: &Architecture,
@@ -77,6 +115,7 @@ fn new_config(
         let problem = format!("is {:?}: the presets are {}", architecture.preset, names.join(", "));
         return setting("model.architecture.preset", problem);
     };
+    check_sizes(architecture)?;
     if let Some(width) = architecture.width {
         decoder.width = width;
         decoder.ffn = presets::swiglu_width(width);

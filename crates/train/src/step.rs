@@ -6,7 +6,6 @@ use objective::{Objective, Window};
 use tensor::{AdamW, Arena, Decay, Gradients, Layout, LossSum, Optimiser, Params, Tape};
 
 use crate::config::{DecaySetting, TrainSection};
-use crate::error::{Error, Result};
 
 /// Gradients, moments and buffers that live from step to step.
 pub struct Stepper {
@@ -24,6 +23,14 @@ pub struct StepReport {
     pub accuracy: Vec<f64>,
     /// Length of the gradient, before it was shortened.
     pub gradient_norm: f64,
+}
+
+/// Loss or gradient of a step are no numbers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct NotFinite {
+    /// Which, and what they are.
+    pub what: String,
 }
 
 impl Stepper {
@@ -54,24 +61,27 @@ impl Stepper {
         depths: usize,
         settings: &TrainSection,
         learning_rate: f64,
-    ) -> Result<StepReport> {
-        let step = self.optimiser.steps() as usize + 1;
+    ) -> Result<StepReport, NotFinite> {
         let report = self.gradients(params, decoder, objective, batches, depths);
-        let diverged = |what: String| Err(Error::Diverged { step, what });
         if let Some(depth) = report.loss.iter().position(|loss| !loss.is_finite()) {
-            return diverged(format!("the loss at depth {} is {}", depth + 1, report.loss[depth]));
+            return Err(NotFinite {
+                what: format!("the loss at depth {} is {}", depth + 1, report.loss[depth]),
+            });
         }
         if !report.gradient_norm.is_finite() {
-            return diverged(format!("the gradient is {}", report.gradient_norm));
+            let (norm, loss) = (report.gradient_norm, report.loss[0]);
+            return Err(NotFinite {
+                what: format!("the length of the gradient is {norm} (the loss at depth 1 is {loss})"),
+            });
         }
         let too_long = settings.clip > 0.0 && report.gradient_norm > settings.clip;
         let scale = if too_long { settings.clip / report.gradient_norm } else { 1.0 };
         let rule = AdamW {
-            learning_rate: learning_rate as f32,
-            beta1: settings.beta1 as f32,
-            beta2: settings.beta2 as f32,
-            epsilon: settings.epsilon as f32,
-            weight_decay: settings.weight_decay as f32,
+            learning_rate,
+            beta1: settings.beta1,
+            beta2: settings.beta2,
+            epsilon: settings.epsilon,
+            weight_decay: settings.weight_decay,
         };
         self.optimiser.update(params, &self.gradients, rule, scale as f32);
         Ok(report)

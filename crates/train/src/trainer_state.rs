@@ -2,11 +2,12 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `state.json` | steps done and the time they took, position in the data, the best loss so far |
+//! | `state.json` | steps done and the time they took, position in the data, the losses that decide what is best and when to stop |
 //! | `moments.safetensors` | both moments of every trained parameter, as `NAME.first` and `NAME.second` |
 //!
 //! Nothing else is random or carried over: the learning rate and the depths of a step follow from its number.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use data::LoaderState;
@@ -15,7 +16,9 @@ use tensor::{Optimiser, Params};
 
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
+use crate::prepare::RunData;
 use crate::run_folder::RunFolder;
+use crate::watchdog::Watchdog;
 
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,12 +33,24 @@ pub(crate) struct TrainerState {
     pub(crate) seconds: f64,
     /// The lowest weighted sum of held-out losses so far.
     pub(crate) best_loss: Option<f64>,
+    /// The lowest such sum that evaluations without a gain are judged by.
+    #[serde(default)]
+    pub(crate) loss_to_beat: Option<f64>,
+    /// Evaluations in a row that did not beat it by the least gain.
+    #[serde(default)]
+    pub(crate) evaluations_without_gain: usize,
+    /// The losses so far, as far as they decide whether one explodes.
+    #[serde(default)]
+    pub(crate) watchdog: Watchdog,
     /// The newest evaluation.
     pub(crate) evaluation: Option<Evaluation>,
     /// Position in the data.
     pub(crate) loader: LoaderState,
     /// Fingerprint of the held-out text, so that losses before and after are of the same text.
     pub(crate) held_out: String,
+    /// Updates of the parameters that had fewer than `step`, by name: heads that joined late.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    updates: BTreeMap<String, u64>,
 }
 
 const FOLDER: &str = "trainer";
@@ -54,21 +69,18 @@ impl TrainerState {
             tokens: 0,
             seconds: 0.0,
             best_loss: None,
+            loss_to_beat: None,
+            evaluations_without_gain: 0,
+            watchdog: Watchdog::default(),
             evaluation: None,
             loader,
             held_out: held_out.to_owned(),
+            updates: BTreeMap::new(),
         }
     }
 
-    /// The state in the newest checkpoint of a run, once what interrupted saves left is settled; `None` if there is none.
-    pub(crate) fn find(run: &RunFolder) -> Result<Option<Self>> {
-        for folder in [run.last(), run.best()] {
-            model::checkpoint::recover_folder(&folder)?;
-        }
-        let checkpoint = run.last();
-        if !checkpoint.exists() {
-            return Ok(None);
-        }
+    /// The state in `checkpoint`, which is one of `run`'s.
+    pub(crate) fn read(checkpoint: &Path, run: &RunFolder) -> Result<Self> {
         let file = checkpoint.join(FOLDER).join(STATE);
         if !file.is_file() {
             return Err(Error::MissingFile { file });
@@ -83,11 +95,29 @@ impl TrainerState {
             // Somebody removed it: the next evaluation is the best there is.
             state.best_loss = None;
         }
-        Ok(Some(state))
+        Ok(state)
+    }
+
+    /// Takes `data` to where the run stood.
+    ///
+    /// # Errors
+    /// When the text is another than then.
+    pub(crate) fn fits(&self, data: &mut RunData) -> Result<()> {
+        data.training.restore(&self.loader)?;
+        if self.held_out != data.held_out.fingerprint() {
+            let what = "the held-out text has changed since it was saved".to_owned();
+            return Err(data::Error::Position(what).into());
+        }
+        Ok(())
     }
 
     /// Writes `trainer/` into `checkpoint`.
-    pub(crate) fn write(&self, checkpoint: &Path, params: &Params, optimiser: &Optimiser) -> Result<()> {
+    pub(crate) fn write(&mut self, checkpoint: &Path, params: &Params, optimiser: &Optimiser) -> Result<()> {
+        let updates = params.iter().map(|(id, param)| (param, optimiser.updates(id)));
+        self.updates = updates
+            .filter(|(param, updates)| param.trainable && *updates != self.step as u64)
+            .map(|(param, updates)| (param.name.clone(), updates))
+            .collect();
         let folder = checkpoint.join(FOLDER);
         fs_err::create_dir_all(&folder)?;
         let mut text = serde_json::to_vec_pretty(self).map_err(std::io::Error::from)?;
@@ -128,7 +158,8 @@ impl TrainerState {
                     Error::Tensor { file: file.clone(), tensor: name, problem }
                 })
             });
-            optimiser.restore_moments(id, &first?, &second?);
+            let updates = self.updates.get(&param.name).copied().unwrap_or(self.step as u64);
+            optimiser.restore_moments(id, &first?, &second?, updates);
         }
         optimiser.restore_steps(self.step as u64);
         Ok(())

@@ -75,13 +75,13 @@ pub fn adamw_step(
     first: &mut [f64],
     second: &mut [f64],
 ) {
-    let (rate, beta1, beta2) = (f64::from(rule.learning_rate), f64::from(rule.beta1), f64::from(rule.beta2));
+    let AdamW { learning_rate: rate, beta1, beta2, .. } = *rule;
     for i in 0..parameters.len() {
-        parameters[i] *= 1.0 - rate * f64::from(rule.weight_decay);
+        parameters[i] *= 1.0 - rate * rule.weight_decay;
         first[i] = beta1 * first[i] + (1.0 - beta1) * gradient[i];
         second[i] = beta2 * second[i] + (1.0 - beta2) * gradient[i] * gradient[i];
         let mean = first[i] / (1.0 - beta1.powf(step as f64));
         let variance = second[i] / (1.0 - beta2.powf(step as f64));
-        parameters[i] -= rate * mean / (variance.sqrt() + f64::from(rule.epsilon));
+        parameters[i] -= rate * mean / (variance.sqrt() + rule.epsilon);
     }
 }

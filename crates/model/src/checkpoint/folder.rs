@@ -6,7 +6,7 @@
 //! 2. The new files are written into `.best.partial`; every file and folder in it is synced.
 //! 3. `best`, if there is one, is renamed to `.best.previous`.
 //! 4. `.best.partial` is renamed to `best`, and the parent folder is synced.
-//! 5. `.best.previous` is removed.
+//! 5. `.best.previous` is removed, or gets the name under which it is to be kept.
 //!
 //! Between 3 and 4 nothing is called `best` for a moment, but both neighbours are complete. Whoever goes on from a
 //! checkpoint after a crash calls [`recover_folder`] first. Two processes must not replace the same folder at a time.
@@ -23,6 +23,15 @@ use crate::error::{Error, Result};
 /// An existing `target` must be empty or a checkpoint (`config.json` and weights): a mistyped path must not cost the user
 /// a folder of something else. Missing parent folders are made.
 pub fn replace_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    replace_folder_keeping(target, None, fill)
+}
+
+/// As [`replace_folder`]; once the new folder is safe, the old one becomes `kept`, a name beside it, which is replaced if it exists.
+pub fn replace_folder_keeping(
+    target: &Path,
+    kept: Option<&Path>,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let target = resolve(target)?;
     recover_folder(&target)?;
     refuse_foreign(&target)?;
@@ -52,10 +61,15 @@ pub fn replace_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> 
         return Err(error.into());
     }
     sync_folder(parent)?;
-    if replaces {
-        fs::remove_dir_all(&previous)?;
+    if !replaces {
+        return Ok(());
     }
-    Ok(())
+    let Some(kept) = kept else { return Ok(fs::remove_dir_all(&previous)?) };
+    if kept.exists() {
+        fs::remove_dir_all(kept)?;
+    }
+    fs::rename(&previous, kept)?;
+    sync_folder(parent)
 }
 
 /// Settles what an interrupted [`replace_folder`] of `target` left beside it: puts the newest complete folder in its

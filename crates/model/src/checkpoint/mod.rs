@@ -11,6 +11,6 @@ mod read;
 mod write;
 
 pub use crate::llama_config::{read_config, write_config};
-pub use folder::{recover_folder, replace_folder};
+pub use folder::{recover_folder, replace_folder, replace_folder_keeping};
 pub use read::{NamedTensor, read_file_tensors, read_metadata, read_tensors};
 pub use write::{write_file, write_tensors};

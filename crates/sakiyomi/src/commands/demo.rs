@@ -19,6 +19,7 @@ use super::checkpoint::Loaded;
 use super::{figures, machine, prompts};
 use crate::arguments::Demo;
 use crate::failure::Verdict;
+use crate::flags::told_as_typed;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::progress::{Counter, TrainingProgress};
@@ -73,7 +74,13 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
     let began = std::time::Instant::now();
     let folder = free_folder(demo.out.as_deref())?;
     let config = settings::config(&folder, demo)?;
-    config.validate()?;
+    let typed = [
+        ("train.steps", "--steps"),
+        ("data.train", "--text"),
+        ("data.held_out", "--text"),
+        ("run.folder", "--out"),
+    ];
+    told_as_typed(config.validate(), &typed)?;
     if demo.dry_run {
         let planned = Planned { folder: folder.display().to_string(), steps: config.train.steps };
         output.result(&planned, || {
@@ -82,11 +89,12 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
         return Ok(Verdict::Done);
     }
     machine::use_threads(threads)?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen(None)?;
     if demo.text.is_empty() {
         corpus::write(&folder, demo.seed)?;
     }
-    let outcome = train::train(&config, false, &mut TrainingProgress::new(output, interrupt.clone()))?;
+    let outcome = train::train(&config, false, &mut TrainingProgress::new(output, interrupt.clone()));
+    let outcome = told_as_typed(outcome, &typed)?;
     if !outcome.finished {
         let resume = super::train::resume_command(&config);
         let stopped = Stopped { finished: false, checkpoint: &outcome.last, resume: Some(resume) };

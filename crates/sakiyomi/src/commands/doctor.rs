@@ -37,7 +37,7 @@ pub fn run(threads: usize, output: Output) -> anyhow::Result<Verdict> {
         threads,
         instruction_set: isa().name(),
         instruction_sets_available: Isa::all_available().into_iter().map(Isa::name).collect(),
-        memory_gib: memory_gib(),
+        memory_gib: train::memory::machine().map(|bytes| bytes as f64 / f64::from(1 << 30)),
         read_gb_per_s_one_thread: measure_read_bandwidth(1, BANDWIDTH_BYTES, REPEATS) / 1e9,
         read_gb_per_s_all_threads: measure_read_bandwidth(threads, BANDWIDTH_BYTES, REPEATS) / 1e9,
         f32_gflop_per_s_one_thread: measure_f32_peak(1) / 1e9,
@@ -71,12 +71,4 @@ impl Findings {
             self.device,
         )
     }
-}
-
-/// Physical memory, where the system tells it as Linux does.
-fn memory_gib() -> Option<f64> {
-    let text = fs_err::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / f64::from(1 << 20))
 }

@@ -13,6 +13,9 @@ use crate::output::Output;
 /// More rows than this in one batch take memory and give no speed.
 const MOST_ROWS: usize = 1024;
 
+/// Tokens per row, where the model's context is as long.
+const LENGTH: usize = 256;
+
 #[derive(Serialize)]
 struct Evaluated {
     checkpoint: String,
@@ -25,24 +28,18 @@ struct Evaluated {
 pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     anyhow::ensure!(eval.batch > 0, "--batch 0: give at least 1");
     anyhow::ensure!(eval.batch <= MOST_ROWS, "--batch {}: at most {MOST_ROWS}", eval.batch);
-    anyhow::ensure!(eval.length > 0, "--length 0: give at least 1");
+    anyhow::ensure!(eval.length != Some(0), "--length 0: give at least 1");
     machine::use_threads(threads)?;
     let checkpoint = Checkpoint::load(&eval.checkpoint)?;
     let context = checkpoint.decoder.config.context;
-    anyhow::ensure!(eval.length <= context, "--length {}: the model's context is {context}", eval.length);
+    let length = eval.length.unwrap_or(LENGTH.min(context));
+    anyhow::ensure!(length <= context, "--length {length}: the model's context is {context}");
     let source = Source { paths: eval.data.clone(), field: eval.field.clone(), ..Source::default() };
     let (corpus, _) = load_or_build(None, &source, &checkpoint.vocabulary)?;
     let documents: Vec<usize> = (0..corpus.documents()).collect();
     let depths = objective::Objective::depths(&checkpoint.objective);
-    let held_out = HeldOut::new(
-        &corpus,
-        &documents,
-        &checkpoint.vocabulary,
-        eval.batch,
-        eval.length,
-        depths,
-        eval.batches,
-    )?;
+    let held_out =
+        HeldOut::new(&corpus, &documents, &checkpoint.vocabulary, eval.batch, length, depths, eval.batches)?;
     let evaluated = Evaluated {
         checkpoint: eval.checkpoint.display().to_string(),
         documents: corpus.documents(),

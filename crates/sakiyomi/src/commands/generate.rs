@@ -48,7 +48,7 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         },
         stop: arguments.stop.clone(),
     };
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen(None)?;
     let mut failure = None;
     let generation = generate(&mut target, &loaded.checkpoint.vocabulary, &ids, &settings, &mut |piece| {
         failure = output.stream(&piece.text).err();

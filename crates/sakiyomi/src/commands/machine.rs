@@ -21,10 +21,3 @@ pub fn line(threads: usize) -> String {
         kernels::cpu::isa().name()
     )
 }
-
-/// Largest amount of memory that this process has held, in bytes, where the system tells it as Linux does.
-pub fn peak_memory_bytes() -> Option<u64> {
-    let text = fs_err::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
-}

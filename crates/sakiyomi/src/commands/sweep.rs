@@ -22,7 +22,7 @@ pub use job::run_child;
 
 use crate::arguments::Sweep;
 use crate::failure::Verdict;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, SAVING};
 use crate::output::Output;
 use file::SweepFile;
 use grid::SweepRun;
@@ -108,7 +108,7 @@ pub fn run(sweep: &Sweep, threads: usize, output: Output) -> anyhow::Result<Verd
         fs_err::create_dir_all(&folder)?;
         let _lock = lock(&folder)?;
         prepare(&file, &runs, &chosen, &folder, output)?;
-        let interrupt = Interrupt::listen()?;
+        let interrupt = Interrupt::listen(Some(SAVING))?;
         for (place, &index) in chosen.iter().enumerate() {
             let run = &runs[index];
             if result(index).is_some() {

@@ -1,35 +1,26 @@
 //! `sakiyomi train`: a run by its run file.
 
+mod dry_run;
+
 use serde::Serialize;
-use train::{Outcome, Plan, RunConfig, RunFolder};
+use train::config::DataSection;
+use train::{Outcome, RunConfig, RunFolder};
 
 use super::machine;
 use crate::arguments::Train;
 use crate::failure::Verdict;
-use crate::interrupt::Interrupt;
+use crate::flags::told_as_typed;
+use crate::interrupt::{Interrupt, SAVING};
 use crate::output::Output;
 use crate::progress::TrainingProgress;
 
 #[derive(Serialize)]
-struct Planned {
-    layers: usize,
-    width: usize,
-    vocabulary: usize,
-    heads: usize,
-    trunk_parameters: usize,
-    head_parameters: usize,
-    trained_parameters: usize,
-    steps: usize,
-    tokens_per_step: usize,
-    tokens: u64,
-    memory_bytes: u64,
-}
-
-#[derive(Serialize)]
 struct Trained {
     finished: bool,
+    ended_early: Option<String>,
     step: usize,
     steps: usize,
+    resume: Option<String>,
     seconds: f64,
     checkpoint: String,
     best: Option<String>,
@@ -37,25 +28,33 @@ struct Trained {
     loss_per_depth: Vec<f64>,
     accuracy_per_depth: Vec<f64>,
     peak_memory_bytes: Option<u64>,
+    #[serde(skip)]
+    data: DataSection,
 }
 
 /// `threads` as typed: 0 leaves the choice to the run file.
 pub fn run(arguments: &Train, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let mut config = RunConfig::read(&arguments.run, &arguments.overrides)?;
+    let mut typed = Vec::new();
     if threads > 0 {
         config.run.threads = threads;
+        typed.push(("run.threads", "--threads"));
     }
-    config.validate()?;
-    if arguments.dry_run {
-        let planned = Planned::from(train::plan(&config)?);
-        output.result(&planned, || planned.text())?;
-        return Ok(Verdict::Done);
+    told_as_typed(config.validate(), &typed)?;
+    let plan = train::plan(&config)?;
+    if !arguments.force {
+        plan.check_memory().map_err(|error| anyhow::anyhow!("{error}; --force trains all the same"))?;
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     machine::use_threads(if config.run.threads == 0 { cores } else { config.run.threads })?;
-    let interrupt = Interrupt::listen()?;
-    let outcome = train::train(&config, arguments.resume, &mut TrainingProgress::new(output, interrupt))?;
-    let trained = Trained::from(&outcome);
+    if arguments.dry_run {
+        dry_run::show(&config, arguments.resume, output)?;
+        return Ok(Verdict::Done);
+    }
+    let interrupt = Interrupt::listen(Some(SAVING))?;
+    let outcome = train::train(&config, arguments.resume, &mut TrainingProgress::new(output, interrupt))
+        .inspect_err(|error| advise(error, &config, output))?;
+    let trained = Trained::new(&outcome, &config);
     output.result(&trained, || {
         if !outcome.finished {
             return format!(
@@ -70,57 +69,36 @@ pub fn run(arguments: &Train, threads: usize, output: Output) -> anyhow::Result<
     Ok(Verdict::Done)
 }
 
+/// Says how to go on with a run that had to stop.
+fn advise(error: &train::Error, config: &RunConfig, output: Output) {
+    let resume = resume_command(config);
+    match error {
+        train::Error::Diverged { safe, learning_rate, .. } if safe.newest.is_some() => output.remark(format!(
+            "to go on from the last good checkpoint at half the learning rate:\n  {resume} train.learning_rate={:?}",
+            learning_rate / 2.0
+        )),
+        train::Error::NotWritten { .. } | train::Error::Vanished { .. } => {
+            output.remark(format!("to go on when that is mended:\n  {resume}"));
+        }
+        train::Error::RunExists { .. } => output.remark(format!("to go on with the run that is there:\n  {resume}")),
+        _ => {}
+    }
+}
+
 /// What goes on with a run that was stopped: its folder keeps the settings, those typed as overrides included.
 pub fn resume_command(config: &RunConfig) -> String {
-    format!("sakiyomi train {} --resume", RunFolder::new(&config.run.folder).run_file().display())
+    let file = RunFolder::new(&config.run.folder).run_file().display().to_string();
+    format!("sakiyomi train {} --resume", quoted(&file))
 }
 
-impl From<Plan> for Planned {
-    fn from(plan: Plan) -> Self {
-        Self {
-            layers: plan.decoder.layers,
-            width: plan.decoder.width,
-            vocabulary: plan.decoder.vocabulary,
-            heads: plan.heads.n,
-            trunk_parameters: plan.trunk_parameters,
-            head_parameters: plan.head_parameters,
-            trained_parameters: plan.trained_parameters,
-            steps: plan.steps,
-            tokens_per_step: plan.tokens_per_step,
-            tokens: plan.tokens,
-            memory_bytes: plan.memory_bytes,
-        }
-    }
-}
-
-impl Planned {
-    fn text(&self) -> String {
-        format!(
-            "model     {} layers, width {}, vocabulary {}: {} parameters\n\
-             heads     {} (the next token included), {} parameters more\n\
-             trained   {} parameters, {} steps of {} tokens: {} tokens\n\
-             memory    about {:.2} GB\n\
-             nothing was read but the tokenizer, and nothing was written (dry run)",
-            self.layers,
-            self.width,
-            self.vocabulary,
-            self.trunk_parameters,
-            self.heads,
-            self.head_parameters,
-            self.trained_parameters,
-            self.steps,
-            self.tokens_per_step,
-            self.tokens,
-            self.memory_bytes as f64 / 1e9
-        )
-    }
-}
-
-impl From<&Outcome> for Trained {
-    fn from(outcome: &Outcome) -> Self {
+impl Trained {
+    fn new(outcome: &Outcome, config: &RunConfig) -> Self {
         let evaluation = outcome.evaluation.as_ref();
         Self {
             finished: outcome.finished,
+            ended_early: outcome.early.clone(),
+            resume: (!outcome.finished).then(|| resume_command(config)),
+            data: config.data.clone(),
             step: outcome.step,
             steps: outcome.steps,
             seconds: outcome.seconds,
@@ -129,7 +107,7 @@ impl From<&Outcome> for Trained {
             next_token_loss_bits_per_byte: evaluation.map(|e| e.bits_per_byte),
             loss_per_depth: evaluation.map(|e| e.loss.clone()).unwrap_or_default(),
             accuracy_per_depth: evaluation.map(|e| e.accuracy.clone()).unwrap_or_default(),
-            peak_memory_bytes: machine::peak_memory_bytes(),
+            peak_memory_bytes: train::memory::peak(),
         }
     }
 }
@@ -142,15 +120,54 @@ impl Trained {
                 per_depth(&self.accuracy_per_depth)
             )
         });
+        let early = self.ended_early.as_ref().map_or(String::new(), |why| format!("ended early: {why}\n"));
+        let best = self.best.as_ref().map_or(String::new(), |best| format!("best held out: {best}\n"));
+        let checkpoint = quoted(&self.checkpoint);
         format!(
-            "trained {} steps in {:.0} s\n{held_out}checkpoint: {}\nnext:\n  sakiyomi generate {} --prompt \"...\" --stats\n  \
-             sakiyomi verify {} --prompts FILE",
-            self.step, self.seconds, self.checkpoint, self.checkpoint, self.checkpoint
+            "trained {} steps in {:.0} s\n{early}{held_out}checkpoint: {}\n{best}next:\n  {}\n  \
+             sakiyomi generate {checkpoint} --prompt \"...\" --stats\n  sakiyomi verify {checkpoint} --prompts FILE",
+            self.step,
+            self.seconds,
+            self.checkpoint,
+            eval_command(&checkpoint, &self.data)
         )
     }
+}
+
+/// An evaluation of `checkpoint` on the held-out text, or on all of the text if none has files of its own.
+fn eval_command(checkpoint: &str, data: &DataSection) -> String {
+    let texts = if data.held_out.is_empty() { &data.train } else { &data.held_out };
+    let texts: String =
+        texts.iter().map(|path| format!(" --data {}", quoted(&path.display().to_string()))).collect();
+    let field = match data.field.as_str() {
+        "text" => String::new(),
+        field => format!(" --field {}", quoted(field)),
+    };
+    format!("sakiyomi eval {checkpoint}{texts}{field}")
+}
+
+/// `word` as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || "._-+/=:,@".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// `0.61 0.44 0.32`
 pub fn per_depth(values: &[f64]) -> String {
     values.iter().map(|value| format!("{value:.3}")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_come_through_a_shell_as_one() {
+        assert_eq!(quoted("runs/a-1/run.toml"), "runs/a-1/run.toml");
+        assert_eq!(quoted("my run/it's.toml"), r"'my run/it'\''s.toml'");
+        assert_eq!(quoted(""), "''");
+    }
 }

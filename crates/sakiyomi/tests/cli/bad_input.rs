@@ -1,6 +1,6 @@
 //! Bad input gives one clear line and exit code 2, and costs nothing that was there.
 
-use crate::support::{CHECKPOINT, Place, training};
+use crate::support::{CHECKPOINT, Place, training, training_from};
 
 #[test]
 fn damaged_checkpoints_are_named_by_file() {
@@ -103,6 +103,28 @@ fn settings_that_cannot_work_are_named_by_key() {
     place.write("no-toml.toml", "[data\n");
     place.refuses(&["train", "no-toml.toml"], &["no-toml.toml:1"]);
     place.refuses(&["train", "missing.toml"], &["missing.toml"]);
+    place.write("latin.toml", b"[data]\n\ntrain = \"caf\xe9\"\n");
+    place.refuses(&["train", "latin.toml"], &["latin.toml:3", "UTF-8"]);
+    place.write("nul.toml", b"[data]\ntrain = \"a\0b\"\n");
+    place.refuses(&["train", "nul.toml"], &["nul.toml:2", "NUL"]);
+    place.refuses(&["train", "."], &["."]);
+    refuses("watch.patiense=1", &["watch.patiense", "did you mean watch.patience?"]);
+    refuses("checkpoint.keep_last=0", &["checkpoint.keep_last"]);
+    refuses("model.architecture.width=9223372036854775806", &["model.architecture.width"]);
+    refuses("model.architecture.layers=9223372036854775807", &["model.architecture.layers"]);
+    refuses("model.architecture.ffn=9223372036854775807", &["model.architecture.ffn"]);
+    let large = [
+        "model.architecture.heads=64",
+        "model.architecture.width=65536",
+        "model.architecture.layers=200",
+        "model.architecture.ffn=65536",
+    ];
+    for flag in ["--json", "--dry-run"] {
+        place.refuses(
+            &[training(&large), vec![flag]].concat(),
+            &["GB of memory", "the machine has", "--force"],
+        );
+    }
     assert!(!place.exists("run"), "nothing is written before the settings are checked");
 }
 
@@ -164,9 +186,33 @@ fn decoding_settings_that_cannot_work_are_named() {
     }
     place.refuses(&["bench", CHECKPOINT, "--repeats", "0"], &["repeats"]);
     let eval = ["eval", CHECKPOINT, "--data", "text.jsonl"];
+    place.succeeds(&eval);
     place.refuses(&[&eval[..], &["--length", "1000"]].concat(), &["--length 1000", "128"]);
     place.refuses(&[&eval[..], &["--length", "32", "--batch", "1000000"]].concat(), &["--batch"]);
     place.copy_checkpoint(CHECKPOINT, "plain");
     place.remove("plain/mtp.json");
     place.refuses(&["verify", "plain"], &["no heads"]);
+}
+
+#[test]
+fn a_checkpoint_with_another_tokenizer_is_refused() {
+    let place = Place::trained(&[]);
+    place.copy_checkpoint(CHECKPOINT, "exchanged");
+    let tokenizer = String::from_utf8(place.read("exchanged/tokenizer.json")).unwrap();
+    let (one, other) = ("\"a\":", "\"b\":");
+    assert!(tokenizer.contains(one) && tokenizer.contains(other));
+    let exchanged = tokenizer.replacen(one, "\"?\":", 1).replacen(other, one, 1).replacen("\"?\":", other, 1);
+    place.write("exchanged/tokenizer.json", &exchanged);
+    let words = ["exchanged/tokenizer.json", "another tokenizer"];
+    place.refuses(&["generate", "exchanged", "--prompt", "a"], &words);
+    place.refuses(&["eval", "exchanged", "--data", "text.jsonl"], &words);
+    let from = |init: &'static str, more: &[&'static str]| {
+        training_from(&[&["train.mode=full", "run.folder=second", init], more].concat())
+    };
+    place.refuses(&from("model.init=exchanged", &[]), &words);
+    let given = from("model.init=run/checkpoints/last", &["data.tokenizer=exchanged"]);
+    place.refuses(&given, &["data.tokenizer", "another tokenizer than that of model.init"]);
+    place.write("run/checkpoints/last/tokenizer.json", &exchanged);
+    place.refuses(&["train", "run/run.toml", "--resume", "train.steps=9"], &["another tokenizer"]);
+    assert!(!place.exists("second"));
 }

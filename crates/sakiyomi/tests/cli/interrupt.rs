@@ -2,7 +2,7 @@
 
 #![cfg(unix)]
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -44,26 +44,59 @@ fn an_interrupted_demo_says_where_its_model_is() {
     assert_eq!(demo("short", "1", "finished")["resume"], Value::Null);
 }
 
-/// Runs the program, sends Ctrl-C once `ready`, requires exit code 0, and gives what it told.
+#[test]
+fn a_request_to_end_saves_too_and_a_second_one_ends_at_once_without_harm() {
+    let place = Place::new();
+    let settings = ["train.steps=1000000", "evaluation.every=0", "train.schedule=constant"];
+    let told = signalled(&place, &training(&settings), "-TERM", || steps_done(&place, "run") >= 2);
+    assert!(told.contains("sakiyomi train run/run.toml --resume"), "{told}");
+    let done = steps_done(&place, "run");
+
+    let resume = ["train", "run/run.toml", "--resume"];
+    let mut child = spawn(&place, &resume);
+    wait_until(|| steps_done(&place, "run") > done, "a step");
+    let interrupt = || Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    interrupt();
+    interrupt();
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(130 | 0)), "{code:?}: at once, or saved before the second came");
+    let planned = format!("train.steps={}", steps_done(&place, "run") + 1);
+    place.succeeds(&["train", "run/run.toml", &planned, "--resume"]);
+}
+
+/// As [`signalled`], with Ctrl-C.
 fn interrupted(place: &Place, arguments: &[&str], ready: impl Fn() -> bool) -> String {
-    let child = Command::new(assert_cmd::cargo::cargo_bin("sakiyomi"))
-        .current_dir(place.path(""))
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let began = Instant::now();
-    while !ready() {
-        assert!(began.elapsed() < PATIENCE, "{arguments:?}: not ready for Ctrl-C");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    signalled(place, arguments, "-INT", ready)
+}
+
+/// Runs the program, sends a signal once `ready`, requires exit code 0, and gives what it told.
+fn signalled(place: &Place, arguments: &[&str], signal: &str, ready: impl Fn() -> bool) -> String {
+    let child = spawn(place, arguments);
+    wait_until(ready, &format!("{arguments:?}: not ready for {signal}"));
+    let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{told}");
     told
+}
+
+fn spawn(place: &Place, arguments: &[&str]) -> Child {
+    Command::new(assert_cmd::cargo::cargo_bin("sakiyomi"))
+        .current_dir(place.path(""))
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn wait_until(ready: impl Fn() -> bool, what: &str) {
+    let began = Instant::now();
+    while !ready() {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The events of a run, as far as they are written.

@@ -1,8 +1,10 @@
 //! The product as its users meet it: through the command line, with models small enough to train in a moment.
 
 mod bad_input;
+mod disk;
 mod interrupt;
 mod json;
+mod killed;
 mod support;
 mod sweep;
 mod workflow;

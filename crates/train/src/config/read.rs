@@ -1,6 +1,7 @@
 //! From text and overrides to a [`RunConfig`], with the line and the nearest key in every refusal.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -11,17 +12,44 @@ use super::keys::{Key, Kind};
 use super::sections::all_keys;
 use crate::error::{Error, Result};
 
+/// A run file is written by hand.
+const MOST_BYTES: u64 = 1 << 20;
+
 impl RunConfig {
     /// Reads a run file, applies `section.key=value` overrides, and checks that the settings can work.
     ///
     /// # Errors
     /// When the file cannot be read, is no TOML, or holds a key or a value that a run file does not have.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = fs_err::read_to_string(path)?;
-        Self::parse(&text, &path.display().to_string(), overrides)
+        let mut bytes = Vec::new();
+        fs_err::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+        Self::parse_bytes(&bytes, &path.display().to_string(), overrides)
     }
 
-    /// As [`Self::read`], from text; `file` is its name in messages.
+    /// As [`Self::read`], from the bytes of a file that is called `file` in messages. Whatever they are, it never panics: this
+    /// is where a fuzzer begins.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse_bytes(bytes: &[u8], file: &str, overrides: &[String]) -> Result<Self> {
+        let refuse =
+            |line: usize, reason: String| Err(Error::NoToml { place: format!("{file}:{line}"), reason });
+        let line = |end: usize| bytes[..end].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        if bytes.len() as u64 > MOST_BYTES {
+            return refuse(1, format!("is longer than {MOST_BYTES} bytes: this is no run file"));
+        }
+        if let Some(place) = bytes.iter().position(|&byte| byte == 0) {
+            return refuse(line(place), "holds a NUL byte: this is no run file".to_owned());
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::parse(text, file, overrides),
+            Err(error) => {
+                refuse(line(error.valid_up_to()), "is not UTF-8: save the file as UTF-8".to_owned())
+            }
+        }
+    }
+
+    /// As [`Self::parse_bytes`], from text.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -184,8 +212,14 @@ fn unknown(path: &str, place: String) -> Error {
     Error::UnknownKey { place, key: path.to_owned(), hint }
 }
 
+/// Nobody mistypes a key into something longer, and comparing takes time in proportion.
+const LONGEST_KEY: usize = 64;
+
 /// The candidate that was probably meant: at most a third of the letters (and at least two of them) may differ.
 fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if given.len() > LONGEST_KEY {
+        return None;
+    }
     let distance = |candidate: &str| strsim::damerau_levenshtein(given, candidate);
     let allowed = (given.len() / 3).max(2);
     candidates
@@ -253,13 +287,52 @@ mod tests {
         );
         assert_eq!(
             refusal("[checkpoint]\nwhatever = 3", &[]),
-            "run.toml:4: unknown key checkpoint.whatever; [checkpoint] has every"
+            "run.toml:4: unknown key checkpoint.whatever; [checkpoint] has every, keep_last"
         );
         assert!(
             refusal("[model.architecture]\nlayer = 3", &[])
                 .ends_with("did you mean model.architecture.layers?")
         );
         assert!(refusal("[zzzzzz]\n", &[]).contains("the sections are run, model, model.architecture, data"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named_by_line() {
+        let refusal = |bytes: &[u8]| RunConfig::parse_bytes(bytes, "run.toml", &[]).unwrap_err().to_string();
+        assert_eq!(
+            refusal(b"[data]\ntrain = \"caf\xe9\""),
+            "run.toml:2: is not UTF-8: save the file as UTF-8"
+        );
+        assert_eq!(refusal(b"[data]\n\n\0"), "run.toml:3: holds a NUL byte: this is no run file");
+        assert_eq!(
+            refusal(&vec![b'#'; MOST_BYTES as usize + 1]),
+            "run.toml:1: is longer than 1048576 bytes: this is no run file"
+        );
+    }
+
+    /// Every single byte of a run file replaced, dropped or doubled, and ends cut off: an answer, never a panic.
+    #[test]
+    fn no_damage_makes_a_run_file_panic() {
+        let text = crate::template(&["a.txt".into()]);
+        let whole = text.as_bytes();
+        let mut refused = 0;
+        for place in (0..whole.len()).step_by(7) {
+            let (before, after) = whole.split_at(place);
+            for damaged in [
+                [before, b"\"", &after[1..]].concat(),
+                [before, b"[", after].concat(),
+                [before, b"=.9e999", &after[1..]].concat(),
+                [before, &after[1..]].concat(),
+                [before, "\u{301}\r".as_bytes(), after].concat(),
+                before.to_vec(),
+            ] {
+                if let Err(error) = RunConfig::parse_bytes(&damaged, "run.toml", &[]) {
+                    assert!(!error.to_string().contains('\n'), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 1000, "{refused}");
     }
 
     #[test]

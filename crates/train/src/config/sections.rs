@@ -64,6 +64,8 @@ section! {
         seed: u64 = 0,
         /// Threads of the arithmetic; 0: as many as there are cores.
         threads: usize = 0,
+        /// Whether to write event files for TensorBoard into the folder tensorboard of the run's.
+        tensorboard: bool = true,
     }
 }
 
@@ -274,6 +276,21 @@ section! {
     CheckpointSection("checkpoint") {
         /// Steps between checkpoints from which a run can go on; 0: only after the last step.
         every: usize = 200,
+        /// How many of these to keep: the newest, and those before it. (The best one on held-out text is always kept.)
+        keep_last: usize = 2,
+    }
+}
+
+section! {
+    /// When a run ends before its last step.
+    WatchSection("watch") {
+        /// Stops when the loss of a depth, smoothed over about ten steps, has risen to so many times its lowest and by at
+        /// least 1 nat; 0: never. (Loss or gradients that are no numbers always stop a run.)
+        loss_factor: f64 = 2.0,
+        /// Ends the run after so many evaluations in a row without a better held-out loss; 0: never.
+        patience: usize = 0,
+        /// Nats by which the held-out loss (the weighted sum over depths) must fall to count as better.
+        minimum_gain: f64 = 0.0,
     }
 }
 
@@ -296,6 +313,7 @@ pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
         TrainSection::KEYS,
         EvaluationSection::KEYS,
         CheckpointSection::KEYS,
+        WatchSection::KEYS,
     ]
     .into_iter()
     .flatten()

@@ -1,7 +1,7 @@
 //! Settings that are each of the right kind but cannot work, alone or together.
 
 use super::read::steps_of_tokens;
-use super::{DataSection, ObjectiveKind, RunConfig, TrainMode, TrainSection};
+use super::{DataSection, ObjectiveKind, RunConfig, TrainMode, TrainSection, WatchSection};
 use crate::error::{Error, Result};
 
 /// More threads than this are a typing error.
@@ -28,6 +28,13 @@ impl RunConfig {
         }
         if self.run.threads > MOST_THREADS {
             return refuse("run.threads", format!("is {}: give at most {MOST_THREADS}", self.run.threads));
+        }
+        self.watch.validate()?;
+        if self.checkpoint.keep_last == 0 {
+            return refuse(
+                "checkpoint.keep_last",
+                "is 0: give at least 1, the checkpoint from which a run goes on",
+            );
         }
         Ok(())
     }
@@ -189,6 +196,22 @@ impl TrainSection {
     }
 }
 
+impl WatchSection {
+    fn validate(&self) -> Result<()> {
+        let factor = self.loss_factor;
+        if !(factor == 0.0 || factor > 1.0 && factor.is_finite()) {
+            return refuse(
+                "watch.loss_factor",
+                format!("is {factor}: give more than 1, or 0 to turn it off"),
+            );
+        }
+        if !(self.minimum_gain >= 0.0 && self.minimum_gain.is_finite()) {
+            return refuse("watch.minimum_gain", "must not be negative");
+        }
+        Ok(())
+    }
+}
+
 fn refuse(key: &str, problem: impl Into<String>) -> Result<()> {
     Err(Error::Setting { key: key.to_owned(), problem: problem.into() })
 }
@@ -224,6 +247,10 @@ mod tests {
         );
         assert!(refusal(&["objective.weights=[1, 2]"]).contains("2 values for 4 heads"));
         assert!(refusal(&["objective.weights=[0, 0, 0, 0]"]).contains("nothing to learn"));
+        assert!(refusal(&["checkpoint.keep_last=0"]).starts_with("checkpoint.keep_last is 0"));
+        assert!(refusal(&["watch.loss_factor=0.5"]).starts_with("watch.loss_factor is 0.5"));
+        assert!(refusal(&["watch.loss_factor=nan"]).starts_with("watch.loss_factor is"));
+        assert!(refusal(&["watch.minimum_gain=-1"]).starts_with("watch.minimum_gain must"));
         assert!(refusal(&["run.folder="]).starts_with("run.folder is empty"));
         assert!(refusal(&["train.steps=9000000000000000000"]).starts_with("train.steps is 9"));
         assert!(refusal(&["train.batch=9000000000000000000"]).starts_with("train.batch x train.length"));

@@ -3,10 +3,12 @@
 extern crate sakiyomi_train as train;
 
 mod checkpoints;
+mod endings;
 mod gradients;
 mod losses;
 mod plans;
 mod runs;
+mod small_run;
 mod support;
 mod torch;
 mod trained_model;

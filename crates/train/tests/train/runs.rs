@@ -2,110 +2,11 @@
 
 use std::path::Path;
 
-use train::config::{Architecture, ObjectiveKind, Schedule, TrainMode};
-use train::events::{self, EvaluationEvent, Event, RunStarted, StepEvent};
-use train::{Checkpoint, Observer, Outcome, Progress, RunConfig, RunFolder, train};
+use train::config::{ObjectiveKind, Schedule, TrainMode};
+use train::events::{self, Event};
+use train::{Checkpoint, Observer, Progress, RunConfig, RunFolder, train};
 
-/// A small run on text of its own in `folder`.
-fn config(folder: &Path) -> RunConfig {
-    let text: String =
-        (0..60).map(|n| format!("{n} frogs and {} flies sat on log {}.\n\n", n * 7 % 13, n % 5)).collect();
-    let file = folder.join("text.txt");
-    if !file.exists() {
-        fs_err::write(&file, text).unwrap();
-    }
-    let mut config = RunConfig::default();
-    config.run.folder = folder.join("run");
-    config.run.seed = 3;
-    config.data.train = vec![file];
-    config.data.longest_document_bytes = 300;
-    config.data.cache = folder.join("cache");
-    config.data.held_out_fraction = 0.2;
-    config.model.architecture = Some(Architecture {
-        width: Some(16),
-        layers: Some(2),
-        heads: Some(2),
-        ffn: Some(24),
-        context: Some(32),
-        ..Architecture::default()
-    });
-    config.objective.n = 3;
-    config.train.steps = 8;
-    config.train.batch = 2;
-    config.train.length = 24;
-    config.train.warmup_steps = 2;
-    config.train.learning_rate = 1e-2;
-    config.evaluation.every = 3;
-    config.evaluation.batches = 2;
-    config.checkpoint.every = 4;
-    config
-}
-
-/// Stops, or fails, after a number of steps.
-#[derive(Default)]
-struct Watcher {
-    stop_after: Option<usize>,
-    crash_after: Option<usize>,
-    steps: Vec<StepEvent>,
-    evaluations: Vec<EvaluationEvent>,
-    started: Option<(RunStarted, String, usize)>,
-}
-
-impl Observer for Watcher {
-    fn started(&mut self, sizes: &RunStarted, origin: &str, done: usize) {
-        self.started = Some((sizes.clone(), origin.to_owned(), done));
-    }
-
-    fn stepped(&mut self, progress: &Progress) {
-        assert!(progress.seconds_left >= 0.0 && progress.tokens_per_s > 0.0);
-        self.steps.push(progress.step.clone());
-        assert!(self.crash_after != Some(progress.step.step), "the power fails");
-    }
-
-    fn evaluated(&mut self, evaluation: &EvaluationEvent) {
-        self.evaluations.push(evaluation.clone());
-    }
-
-    fn should_stop(&mut self) -> bool {
-        // Asked before the step is reported.
-        self.stop_after.is_some_and(|stop| self.steps.len() + 1 == stop)
-    }
-}
-
-fn finish(config: &RunConfig, resume: bool) -> Outcome {
-    let outcome = train(config, resume, &mut ()).unwrap();
-    assert!(outcome.finished);
-    outcome
-}
-
-/// Everything that decides what comes next, as bytes; without the time that it took.
-fn state(config: &RunConfig) -> Vec<(String, Vec<u8>)> {
-    let last = RunFolder::new(&config.run.folder).last();
-    ["model.safetensors", "mtp.json", "mtp.safetensors", "trainer/moments.safetensors", "trainer/state.json"]
-        .into_iter()
-        .filter(|name| last.join(name).exists())
-        .map(|name| {
-            let mut bytes = fs_err::read(last.join(name)).unwrap();
-            if name == "trainer/state.json" {
-                let mut state: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-                assert!(state.as_object_mut().unwrap().remove("seconds").is_some());
-                bytes = serde_json::to_vec(&state).unwrap();
-            }
-            (name.to_owned(), bytes)
-        })
-        .collect()
-}
-
-/// Steps and evaluations without what depends on the clock.
-fn record(config: &RunConfig) -> Vec<Event> {
-    let records = events::read(&RunFolder::new(&config.run.folder).events()).unwrap();
-    let timeless = |event| match event {
-        Event::Step(step) => Some(Event::Step(StepEvent { tokens_per_s: 0.0, ..step })),
-        Event::Evaluation(_) => Some(event),
-        _ => None,
-    };
-    records.into_iter().filter_map(|record| timeless(record.event)).collect()
-}
+use crate::small_run::{Watcher, config, finish, record, state};
 
 /// Runs `change`d settings through, once without interruption, once stopped and once crashed.
 fn resuming_changes_nothing(change: impl Fn(&mut RunConfig)) {
@@ -324,19 +225,6 @@ fn two_processes_do_not_train_in_one_folder() {
     let mut config = config(folder.path());
     config.train.steps = 2;
     train(&config, false, &mut Second(config.clone())).unwrap();
-}
-
-#[test]
-fn a_run_that_diverges_says_so_and_keeps_its_checkpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = config(folder.path());
-    config.train.learning_rate = 1e30;
-    config.train.warmup_steps = 0;
-    config.checkpoint.every = 1;
-    config.evaluation.every = 0;
-    let message = train(&config, false, &mut ()).unwrap_err().to_string();
-    assert!(message.starts_with("step ") && message.contains("lower train.learning_rate"), "{message}");
-    assert!(!message.contains('\n'));
 }
 
 #[test]

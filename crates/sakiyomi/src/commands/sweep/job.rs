@@ -53,7 +53,7 @@ pub fn run_child(output: Output) -> anyhow::Result<Verdict> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     let job: Job = serde_json::from_str(&line).context("sweep-run is what sweep starts; start that")?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen(None)?;
     hold_leash(interrupt.clone());
     let done = job.run(&interrupt, output);
     if let Err(error) = &done {
@@ -90,11 +90,8 @@ impl Job {
         }
         // The peak of a process that did a part of the training is not the run's.
         let before = RunResult::read(folder.path()).filter(|result| result.fingerprint == self.fingerprint);
-        let peak = if went_on {
-            before.and_then(|result| result.peak_memory_bytes)
-        } else {
-            machine::peak_memory_bytes()
-        };
+        let peak =
+            if went_on { before.and_then(|result| result.peak_memory_bytes) } else { train::memory::peak() };
         self.measure(&outcome, peak, threads, interrupt, output)?.write(folder.path())
     }
 

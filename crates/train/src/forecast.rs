@@ -1,0 +1,244 @@
+//! What a run will take, found by doing a little of it: everything is read and checked as the run would, a few steps, a part
+//! of an evaluation and one save are timed, and nothing is left behind.
+
+use std::path::Path;
+use std::time::Instant;
+
+use data::Batch;
+use objective::Window;
+
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use crate::evaluate::HeldOut;
+use crate::kept::newest_whole;
+use crate::plan::{Plan, plan};
+use crate::prepare::{RunData, prepare};
+use crate::run::depths_at;
+use crate::run_folder::RunFolder;
+use crate::start::start;
+use crate::step::Stepper;
+use crate::trainer_state::TrainerState;
+use crate::{Checkpoint, memory};
+
+/// What a run will take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forecast {
+    /// Its sizes.
+    pub plan: Plan,
+    /// Tokens of the training text.
+    pub training_tokens: usize,
+    /// Tokens of the held-out text.
+    pub held_out_tokens: usize,
+    /// Targets of a step at each depth, on average over the steps that were tried.
+    pub targets_per_step: Vec<f64>,
+    /// Steps still to do.
+    pub steps: usize,
+    /// Seconds of a step with every depth.
+    pub step_seconds: f64,
+    /// Evaluations still to do, and the seconds of one.
+    pub evaluations: (usize, f64),
+    /// Checkpoints still to write, and the seconds of one; the best one on held-out text not counted.
+    pub saves: (usize, f64),
+    /// Seconds from now to the end, reading included.
+    pub seconds: f64,
+    /// Bytes of a checkpoint from which the run can go on.
+    pub checkpoint_bytes: u64,
+    /// Bytes of all checkpoints that are kept, and of the one that is being written.
+    pub disk_bytes: u64,
+    /// Most bytes that this process has held, which did what the run will do; an estimate where the system does not tell.
+    pub memory_bytes: u64,
+    /// Things that the user should know and that are no errors.
+    pub notes: Vec<String>,
+}
+
+/// Tries the run that `config` describes, or what is left of it with `resume`.
+///
+/// # Errors
+/// As [`crate::train`], before its first step.
+pub fn forecast(config: &RunConfig, resume: bool) -> Result<Forecast> {
+    config.validate()?;
+    let folder = RunFolder::new(&config.run.folder);
+    let mut notes = folder.check(config, resume)?;
+    check_place(folder.path())?;
+    let plan = plan(config)?;
+    let scratch = tempfile::tempdir()?;
+    let began = Instant::now();
+    let mut trial = Trial::begin(config, &folder, resume, scratch.path())?;
+    let reading = began.elapsed().as_secs_f64();
+    notes.append(&mut trial.data.notes);
+
+    let depths = config.depths();
+    let (step_seconds, targets_per_step) = trial.steps(depths)?;
+    let first_depth_seconds = match config.objective.curriculum_steps {
+        0 => step_seconds,
+        _ => trial.steps(1)?.0,
+    };
+    let evaluation_seconds = trial.evaluation();
+    let (save_seconds, checkpoint_bytes) = trial.save(&scratch.path().join("last"), true)?;
+    let (best_seconds, best_bytes) = trial.save(&scratch.path().join("best"), false)?;
+
+    let done = trial.state.step;
+    let end = match config.train.seconds {
+        None => config.train.steps,
+        Some(seconds) => done.max((seconds / step_seconds).ceil() as usize),
+    };
+    let counted =
+        |every: usize| (done + 1..=end).filter(|&step| step == end || every > 0 && step % every == 0).count();
+    let (evaluations, saves) = (counted(config.evaluation.every), counted(config.checkpoint.every));
+    // Heads cost about the same each, so that a step of k depths lies on the line between 1 and all.
+    let share = |step: usize| (depths_at(config, step) - 1) as f64 / (depths - 1).max(1) as f64;
+    let step_of = |step: usize| first_depth_seconds + (step_seconds - first_depth_seconds) * share(step);
+    let steps: f64 = match depths {
+        1 => (end - done.min(end)) as f64 * step_seconds,
+        _ => (done + 1..=end).map(step_of).sum(),
+    };
+    let seconds = reading
+        + steps
+        + evaluations as f64 * (evaluation_seconds + best_seconds)
+        + saves as f64 * save_seconds;
+    Ok(Forecast {
+        training_tokens: trial.data.training.tokens_per_epoch(),
+        held_out_tokens: trial.data.held_out.tokens(),
+        targets_per_step,
+        steps: end.saturating_sub(done),
+        step_seconds,
+        evaluations: (evaluations, evaluation_seconds),
+        saves: (saves, save_seconds),
+        seconds,
+        checkpoint_bytes,
+        disk_bytes: (config.checkpoint.keep_last as u64 + 1) * checkpoint_bytes + best_bytes,
+        memory_bytes: memory::peak().unwrap_or(plan.memory_bytes),
+        plan,
+        notes,
+    })
+}
+
+/// A run that leaves nothing behind.
+struct Trial<'a> {
+    config: &'a RunConfig,
+    checkpoint: Checkpoint,
+    stepper: Stepper,
+    state: TrainerState,
+    data: RunData,
+}
+
+/// The first steps find buffers and pages new.
+const WARM_UP_STEPS: usize = 2;
+
+/// Timed are at least so many steps, for at least so many seconds, but no more steps than the run has.
+const LEAST_STEPS: usize = 3;
+const LEAST_SECONDS: f64 = 4.0;
+
+/// Batches of an evaluation that are timed.
+const EVALUATION_BATCHES: usize = 4;
+
+impl<'a> Trial<'a> {
+    fn begin(config: &'a RunConfig, folder: &RunFolder, resume: bool, scratch: &Path) -> Result<Self> {
+        let mut reading = config.clone();
+        reading.data.cache = scratch.join("cache");
+        let interrupted = if resume { newest_whole(config, folder)? } else { None };
+        let Some(found) = interrupted else {
+            let checkpoint = start(config)?.checkpoint;
+            let data = prepare(&reading, &checkpoint.vocabulary)?;
+            let state = TrainerState::new(data.training.state(), data.held_out.fingerprint());
+            let stepper = Stepper::new(&checkpoint.params, config.train.decay_on);
+            return Ok(Self { config, checkpoint, stepper, state, data });
+        };
+        let mut data = prepare(&reading, &found.checkpoint.vocabulary)?;
+        found.state.fits(&mut data)?;
+        data.notes.extend(found.note);
+        let (checkpoint, stepper, state) = (found.checkpoint, found.stepper, found.state);
+        Ok(Self { config, checkpoint, stepper, state, data })
+    }
+
+    /// Seconds of a step with `depths` depths, and its targets at each.
+    fn steps(&mut self, depths: usize) -> Result<(f64, Vec<f64>)> {
+        let mut targets = vec![0.0; depths];
+        let (mut began, mut timed) = (Instant::now(), 0);
+        for step in 0.. {
+            if step == WARM_UP_STEPS {
+                began = Instant::now();
+            }
+            timed = usize::saturating_sub(step, WARM_UP_STEPS);
+            let all = self.config.train.seconds.is_none() && timed >= self.config.train.steps;
+            let enough = all || began.elapsed().as_secs_f64() >= LEAST_SECONDS;
+            if timed >= LEAST_STEPS && enough {
+                break;
+            }
+            let accumulate = self.config.train.accumulate;
+            let batches: Vec<Batch> =
+                (0..accumulate).map(|_| self.data.training.next()).collect::<data::Result<_>>()?;
+            if step >= WARM_UP_STEPS {
+                let found = Window::count(&batches, depths).targets;
+                targets.iter_mut().zip(found).for_each(|(sum, count)| *sum += count as f64);
+            }
+            let Checkpoint { params, decoder, objective, .. } = &mut self.checkpoint;
+            // So small a rate that no trial explodes.
+            let report = self.stepper.update(
+                params,
+                decoder,
+                objective,
+                &batches,
+                depths,
+                &self.config.train,
+                f64::MIN_POSITIVE,
+            );
+            report.map_err(|error| Error::Diverged {
+                step: self.state.step + 1,
+                what: error.to_string(),
+                safe: crate::error::Safe { newest: Some(self.state.step).filter(|&step| step > 0) },
+                learning_rate: self.config.train.learning_rate,
+                clip: self.config.train.clip,
+            })?;
+        }
+        targets.iter_mut().for_each(|sum| *sum /= timed as f64);
+        Ok((began.elapsed().as_secs_f64() / timed as f64, targets))
+    }
+
+    /// Seconds of an evaluation.
+    fn evaluation(&mut self) -> f64 {
+        let all = self.data.held_out.batches();
+        let few: HeldOut = self.data.held_out.first(EVALUATION_BATCHES);
+        let Checkpoint { params, decoder, objective, .. } = &self.checkpoint;
+        few.first(1).evaluate_with(params, decoder, objective, &mut self.stepper.arena);
+        let began = Instant::now();
+        few.evaluate_with(params, decoder, objective, &mut self.stepper.arena);
+        began.elapsed().as_secs_f64() / few.batches().max(1) as f64 * all as f64
+    }
+
+    /// Seconds and bytes of a checkpoint, with or without what a run needs to go on.
+    fn save(&mut self, folder: &Path, with_state: bool) -> Result<(f64, u64)> {
+        let began = Instant::now();
+        let (state, params, optimiser) = (&mut self.state, &self.checkpoint.params, &self.stepper.optimiser);
+        self.checkpoint.save_with(folder, None, &mut |folder| match with_state {
+            true => state.write(folder, params, optimiser),
+            false => Ok(()),
+        })?;
+        Ok((began.elapsed().as_secs_f64(), bytes_below(folder)?))
+    }
+}
+
+/// Refuses a place where no folder can be made.
+fn check_place(folder: &Path) -> Result<()> {
+    let mut standing = folder.ancestors().filter(|path| !path.as_os_str().is_empty() && path.exists());
+    match standing.next() {
+        Some(path) if !path.is_dir() => {
+            let problem =
+                format!("is {}, and {} is no folder: name another", folder.display(), path.display());
+            Err(Error::Setting { key: "run.folder".to_owned(), problem })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn bytes_below(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        bytes += match entry.file_type()?.is_dir() {
+            true => bytes_below(&entry.path())?,
+            false => entry.metadata()?.len(),
+        };
+    }
+    Ok(bytes)
+}

@@ -196,12 +196,13 @@ impl<'a> Run<'a> {
             let planned = TrainSection { steps: self.used.planned_steps(train), ..train.clone() };
             let rate = learning_rate(&planned, step);
             let report = self.step(step, rate)?;
+            let seconds = began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
             self.state.step = step;
             self.state.tokens += self.config.tokens_per_step() as u64;
-            let event = step_event(&self.state, report, rate, self.config.tokens_per_step(), began);
+            let event = step_event(&self.state, report, rate, self.config.tokens_per_step(), seconds);
             self.events.write(Event::Step(event.clone()))?;
             self.used.steps = step;
-            self.used.seconds += began.elapsed().as_secs_f64();
+            self.used.seconds += seconds;
             let last = self.used.all_of(train);
             if last || due(step, self.config.evaluation.every) {
                 self.evaluate(observer)?;
@@ -323,13 +324,7 @@ fn due(step: usize, every: usize) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
-fn step_event(
-    state: &TrainerState,
-    report: StepReport,
-    rate: f64,
-    tokens: usize,
-    began: Instant,
-) -> StepEvent {
+fn step_event(state: &TrainerState, report: StepReport, rate: f64, tokens: usize, seconds: f64) -> StepEvent {
     StepEvent {
         step: state.step,
         tokens: state.tokens,
@@ -337,7 +332,7 @@ fn step_event(
         accuracy: report.accuracy,
         gradient_norm: report.gradient_norm,
         learning_rate: rate,
-        tokens_per_s: tokens as f64 / began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE),
+        tokens_per_s: tokens as f64 / seconds,
     }
 }
 

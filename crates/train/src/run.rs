@@ -217,9 +217,9 @@ impl<'a> Run<'a> {
             let planned = TrainSection { steps: self.used.planned_steps(train), ..train.clone() };
             let rate = learning_rate(&planned, step);
             let report = self.step(step, rate)?;
+            let seconds = began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
             self.state.step = step;
             self.state.tokens += self.config.tokens_per_step() as u64;
-            let seconds = began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
             let mut event = step_event(&self.state, report, rate, self.config.tokens_per_step(), seconds);
             event.memory_bytes = self.memory.held();
             self.note_step(&event)?;

@@ -160,7 +160,7 @@ fn bad_sweep_files_are_one_line() {
     let unset = [&["sweep", "sweep.toml"], &unset[..], &["text.c.files=[\"$SAKIYOMI_NOT_SET\"]"]].concat();
     place.refuses(&unset, &["text.c", "SAKIYOMI_NOT_SET is not set"]);
     place.refuses(
-        &["sweep", "sweep.toml", "--report-only", "--set", "base=run.toml"],
+        &["sweep", "sweep.toml", "--report-only", "--output", "none", "--set", "base=run.toml"],
         &["no sweep in this folder"],
     );
 }

@@ -291,20 +291,20 @@ fn the_number_of_threads_changes_no_bit() {
 fn a_run_that_seconds_bound_ends_with_them_and_keeps_what_was_used() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());
-    (config.train.steps, config.train.seconds) = (0, Some(0.3));
-    config.train.final_ratio = 0.0;
+    // Far more than three steps take, so that the clock does not end them.
+    (config.train.steps, config.train.seconds) = (0, Some(1e6));
     let stopped = train(&config, false, &mut Watcher { stop_after: Some(3), ..Watcher::default() }).unwrap();
-    assert!(!stopped.finished && stopped.training_seconds < 0.3, "{stopped:?}");
-    let mut watcher = Watcher::default();
-    let outcome = train(&config, true, &mut watcher).unwrap();
-    assert!(outcome.finished && outcome.step == outcome.steps && outcome.step > 3, "{outcome:?}");
-    let before: f64 = record_seconds(&config, 3);
-    assert!((before - stopped.training_seconds).abs() < 1e-3, "{before} {}", stopped.training_seconds);
-    let all = record_seconds(&config, usize::MAX);
-    assert!(all >= 0.299 && (all - outcome.training_seconds).abs() < 1e-2, "{all} {outcome:?}");
-    // The rate has decayed as far as the pace of the last steps could be foreseen.
-    let last = watcher.steps.last().unwrap();
-    assert!(last.learning_rate < 0.3 * config.train.learning_rate, "{last:?}");
+    assert!(!stopped.finished && stopped.training_seconds > 0.0, "{stopped:?}");
+    let before = record_seconds(&config, 3);
+    assert!((before - stopped.training_seconds).abs() < 1e-9 * before, "{before} {stopped:?}");
+
+    config.train.seconds = Some(before + 0.2);
+    let outcome = finish(&config, true);
+    assert!(outcome.step > 3 && outcome.step == outcome.steps, "{outcome:?}");
+    assert!(outcome.training_seconds >= before + 0.2, "{outcome:?}");
+    assert!((record_seconds(&config, usize::MAX) - outcome.training_seconds).abs() < 1e-9);
+    let without_last = record_seconds(&config, outcome.step - 1);
+    assert!(without_last < before + 0.2, "it ends with the step in which the seconds are used up");
     // There is nothing left to do.
     assert_eq!(finish(&config, true).step, outcome.step);
 }

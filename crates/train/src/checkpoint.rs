@@ -41,7 +41,7 @@ impl Checkpoint {
         let config = model::checkpoint::read_config(folder)?;
         let vocabulary = Vocabulary::load(folder)?;
         check_vocabulary(&vocabulary, &config)?;
-        let mut params = read_trunk(folder, &config)?;
+        let mut params = model::checkpoint::read_params(folder, &config)?;
         let decoder = Decoder::find(&config, &params)?;
         let spec = read_heads(folder, &decoder, &mut params, None)?.unwrap_or_else(HeadsSpec::next_token);
         let objective = ParallelHeads::find(spec, &decoder, &params)?;
@@ -73,16 +73,10 @@ impl Checkpoint {
         })
     }
 
-    /// Parameters of the model without its heads.
-    fn trunk(&self) -> Vec<ParamId> {
-        let heads = self.objective.parameters();
-        self.params.iter().map(|(id, _)| id).filter(|id| !heads.contains(id)).collect()
-    }
-
     fn write_model(&self, folder: &Path) -> Result<()> {
         model::checkpoint::write_config(folder, &self.decoder.config)?;
         self.vocabulary.save(folder)?;
-        write_params(&folder.join(WEIGHTS), &self.params, &self.trunk(), &[("format", "pt")])
+        Ok(model::checkpoint::write_params(folder, &self.decoder.config, &self.params)?)
     }
 
     fn write_heads(&self, folder: &Path) -> Result<()> {
@@ -93,11 +87,10 @@ impl Checkpoint {
         if self.objective.parameters().is_empty() {
             return Ok(());
         }
-        write_params(&folder.join(HEAD_WEIGHTS), &self.params, self.objective.parameters(), &[])
+        write_named(&folder.join(HEAD_WEIGHTS), &self.params, self.objective.parameters())
     }
 }
 
-const WEIGHTS: &str = "model.safetensors";
 const HEAD_WEIGHTS: &str = "mtp.safetensors";
 
 /// Refuses a tokenizer that has more tokens than the embedding has rows.
@@ -106,17 +99,6 @@ pub(crate) fn check_vocabulary(vocabulary: &Vocabulary, config: &DecoderConfig) 
         return Ok(());
     }
     Err(Error::VocabularyTooLarge { tokens: vocabulary.size(), rows: config.vocabulary })
-}
-
-/// The parameters of the model in `folder`, without heads.
-pub(crate) fn read_trunk(folder: &Path, config: &DecoderConfig) -> Result<Params> {
-    let specs = config.tensors();
-    let tensors = model::checkpoint::read_tensors(folder, &specs)?;
-    let mut params = Params::default();
-    for (spec, data) in specs.into_iter().zip(tensors) {
-        params.add(spec.name, &spec.shape, data);
-    }
-    Ok(params)
 }
 
 /// Adds the heads in `folder` to `params`, and returns their settings; `None` if there are none, or not the `wanted` ones
@@ -168,13 +150,13 @@ fn read_named(file: &Path) -> Result<Vec<model::checkpoint::NamedTensor>> {
     Ok(model::checkpoint::read_file_tensors(file)?)
 }
 
-fn write_params(file: &Path, params: &Params, ids: &[ParamId], metadata: &[(&str, &str)]) -> Result<()> {
+fn write_named(file: &Path, params: &Params, ids: &[ParamId]) -> Result<()> {
     let entry = |&id: &ParamId| {
         let param = params.get(id);
         (param.name.as_str(), param.shape.as_slice(), param.data.as_slice())
     };
     let tensors: Vec<_> = ids.iter().map(entry).collect();
-    Ok(model::checkpoint::write_tensors(file, &tensors, metadata)?)
+    Ok(model::checkpoint::write_tensors(file, &tensors, &[])?)
 }
 
 /// [`model::checkpoint::replace_folder`] for writers that fail in this crate's ways.

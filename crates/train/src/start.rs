@@ -127,7 +127,7 @@ pub fn start(config: &RunConfig) -> Result<Start> {
             (decoder, params, None, "a new model".to_owned())
         }
         Some(folder) => {
-            let mut params = checkpoint::read_trunk(folder, &decoder_config)?;
+            let mut params = model::checkpoint::read_params(folder, &decoder_config)?;
             let decoder = Decoder::find(&decoder_config, &params)?;
             let heads = checkpoint::read_heads(folder, &decoder, &mut params, Some(&spec))?;
             (decoder, params, heads, folder.display().to_string())

@@ -1,7 +1,7 @@
 //! Models and batches small enough to be checked by brute force.
 
 use data::{Batch, Corpus};
-use model::{Decoder, DecoderConfig, Family, Rope};
+use model::{Decoder, DecoderConfig, Family, Rope, Variant};
 use objective::{HeadKind, HeadStart, HeadsSpec, Objective, ParallelHeads, UnembeddingKind, Window};
 use tensor::{Arena, Layout, LossSum, Params, Tape, random};
 use train::config::DecaySetting;
@@ -28,6 +28,7 @@ pub fn tiny_config(tied: bool) -> DecoderConfig {
         mlp_bias: false,
         begin_token: None,
         end_tokens: Vec::new(),
+        variant: Variant::default(),
     }
 }
 

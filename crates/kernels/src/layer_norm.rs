@@ -157,8 +157,8 @@ fn sum_of(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut sums = [0.0; lanes::LANES];
     let whole = len / lanes::LANES * lanes::LANES;
     for start in (0..whole).step_by(lanes::LANES) {
-        for lane in 0..lanes::LANES {
-            sums[lane] += term(start + lane);
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += term(start + lane);
         }
     }
     for i in whole..len {

@@ -149,8 +149,8 @@ pub fn read_metadata(file: &Path) -> Result<HashMap<String, String>> {
     Ok(read_header(&mut stream, length, file)?.metadata)
 }
 
-/// Bytes converted at a time.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Values read at a time: as many as the second cache of a core holds.
+const PIECE: usize = 1 << 16;
 
 /// The open files of a checkpoint, and the path that stands for them in errors. A single file goes before an index, as in
 /// transformers.
@@ -223,8 +223,13 @@ impl WeightFile {
     }
 
     fn read_finite(&mut self, entry: &Entry) -> Result<Vec<f32>> {
-        let values = self.read(entry)?;
-        match values.iter().position(|value| !value.is_finite()) {
+        let mut first = None;
+        let values = self.read_with(entry, |done, part| {
+            if first.is_none() && kernels::vector::has_non_finite(part) {
+                first = part.iter().position(|value| !value.is_finite()).map(|place| done + place);
+            }
+        })?;
+        match first {
             None => Ok(values),
             Some(place) => Err(Error::NotFinite {
                 file: self.path.clone(),
@@ -235,26 +240,34 @@ impl WeightFile {
         }
     }
 
-    /// The values as float32; both short formats convert without loss.
     fn read(&mut self, entry: &Entry) -> Result<Vec<f32>> {
+        self.read_with(entry, |_, _| {})
+    }
+
+    /// The values as float32; both short formats convert without loss. `look` sees them piece by piece, with the number of
+    /// values before, while they are still in the cache.
+    fn read_with(&mut self, entry: &Entry, mut look: impl FnMut(usize, &[f32])) -> Result<Vec<f32>> {
         self.stream.seek(SeekFrom::Start(entry.start))?;
-        let mut values = Vec::with_capacity(entry.count());
-        let mut left = entry.bytes as usize;
-        let mut buffer = vec![0; left.min(BUFFER_BYTES)];
-        while left > 0 {
-            let bytes = &mut buffer[..left.min(BUFFER_BYTES)];
-            self.stream.read_exact(bytes)?;
-            left -= bytes.len();
+        let mut values = vec![0.0; entry.count()];
+        let mut halves = vec![[0; 2]; if entry.dtype == Dtype::F32 { 0 } else { PIECE.min(values.len()) }];
+        for (piece, part) in values.chunks_mut(PIECE).enumerate() {
+            let halves = &mut halves[..if entry.dtype == Dtype::F32 { 0 } else { part.len() }];
             match entry.dtype {
                 Dtype::F16 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()))
+                    self.stream.read_exact(halves.as_flattened_mut())?;
+                    part.iter_mut().zip(halves).for_each(|(v, b)| *v = f16::from_le_bytes(*b).to_f32());
                 }
                 Dtype::BF16 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()))
+                    self.stream.read_exact(halves.as_flattened_mut())?;
+                    part.iter_mut().zip(halves).for_each(|(v, b)| *v = bf16::from_le_bytes(*b).to_f32());
                 }
-                // `check` has let no other dtype through.
-                _ => values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
+                // `check` has let no other dtype through. Straight to where they stay; on most machines nothing is left to do.
+                _ => {
+                    self.stream.read_exact(bytemuck::cast_slice_mut(part))?;
+                    part.iter_mut().for_each(|v| *v = f32::from_bits(u32::from_le(v.to_bits())));
+                }
             }
+            look(piece * PIECE, part);
         }
         Ok(values)
     }

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fs_err as fs;
+use proptest::prelude::*;
 use safetensors::SafeTensors;
-use sakiyomi_model::checkpoint::{parse_config, read_config, read_params, write_config, write_params};
+use sakiyomi_model::checkpoint::{
+    parse_config, parse_header, parse_index, read_config, read_params, write_config, write_params,
+};
 use sakiyomi_model::{Decoder, DecoderConfig, LayerSet, RopeScaling, Window};
 use serde_json::{Value, json};
 
@@ -230,6 +233,29 @@ fn half_of_a_config_is_refused_and_no_panic() {
         let text = whole.to_string();
         for length in 0..text.len() {
             assert!(parse_config(&text.as_bytes()[..length]).is_err());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_description_or_an_error(
+        family in 0..FAMILIES.len(),
+        places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        noise in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let mut bytes = fixture(FAMILIES[family]).to_string().into_bytes();
+        for (place, byte) in places {
+            let place = place.index(bytes.len());
+            // Digits and letters keep the file JSON often enough to get to the readers.
+            bytes[place] = if byte < 200 { b"0123456789e-\"[]{}:,tfnull. "[byte as usize % 26] } else { byte };
+        }
+        for bytes in [&bytes, &noise] {
+            if let Ok(config) = parse_config(bytes) {
+                prop_assert!(config.validate().is_ok());
+                prop_assert_eq!(config.inverse_frequencies().len(), config.rotated() / 2);
+            }
+            let _ = (parse_index(bytes), parse_header(bytes));
         }
     }
 }

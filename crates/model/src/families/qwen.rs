@@ -31,10 +31,9 @@ pub(super) fn read(fields: &Fields<'_>, family: Family) -> Result<DecoderConfig>
         config.variant.head_norms = true;
     }
     let keys = fields.size_or("sliding_window", 4096)?;
-    let keys = keys.filter(|_| fields.flag("use_sliding_window").unwrap_or(false));
-    fields.flag("use_sliding_window")?;
+    let on = fields.flag("use_sliding_window")?;
     let first = fields.size("max_window_layers")?.unwrap_or(28);
-    config.variant.window = base::window(fields, config.layers, keys, |layer| layer >= first)?;
+    config.variant.window = base::window(fields, config.layers, keys.filter(|_| on), |layer| layer >= first)?;
     Ok(config)
 }
 

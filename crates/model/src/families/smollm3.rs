@@ -29,8 +29,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<DecoderConfig> {
     config.mlp_bias = fields.flag("mlp_bias")?;
     let rotary = rotary_layers(fields, config.layers)?;
     let keys = fields.size("sliding_window")?;
-    let keys = keys.filter(|_| fields.flag("use_sliding_window").unwrap_or(false));
-    fields.flag("use_sliding_window")?;
+    let on = fields.flag("use_sliding_window")?;
+    let keys = keys.filter(|_| on);
     config.variant.window = base::window(fields, config.layers, keys, |layer| !rotary.contains(layer))?;
     config.variant.rotary = rotary;
     Ok(config)

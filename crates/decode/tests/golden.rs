@@ -11,7 +11,7 @@ use data::Vocabulary;
 use kernels::argmax::argmax;
 use kernels::team::Team;
 use model::engine::{Engine, EngineWeights};
-use model::{Decoder, checkpoint};
+use model::{Decoder, DecoderConfig, Variant, checkpoint};
 use objective::{HeadKind, HeadStart, HeadsSpec, Objective, ParallelHeads, UnembeddingKind};
 use sakiyomi_decode::{DecodeSettings, GenerateSettings, Target, decode, generate};
 use serde_json::Value;
@@ -24,19 +24,44 @@ struct Golden {
     numbers: Value,
 }
 
+/// A decoder of every family, and every way in which its files differ.
+const DECODERS: [&str; 13] = [
+    "tiny-llama",
+    "tiny-llama-tied",
+    "tiny-llama-sharded-bf16",
+    "tiny-mistral",
+    "tiny-qwen2",
+    "tiny-qwen2-untied",
+    "tiny-qwen3",
+    "tiny-qwen3-untied",
+    "tiny-gemma2",
+    "tiny-phi3",
+    "tiny-smollm3",
+    "tiny-gpt2",
+    "tiny-gpt2-bare",
+];
+
+/// The styles of transformers 4 and 5.
+const STYLES: [&str; 2] = ["config.json", "config.v5.json"];
+
 /// A checkpoint with its golden numbers; none where the test data is missing.
 fn load(name: &str) -> Option<Golden> {
+    load_style(name, "config.json")
+}
+
+fn load_style(name: &str, style: &str) -> Option<Golden> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/models").join(name);
     if !folder.exists() {
         eprintln!("skipped: {} is not here", folder.display());
         return None;
     }
-    let config = checkpoint::read_config(&folder).unwrap();
-    let specs = config.tensors();
-    let mut params = Params::default();
-    for (spec, data) in specs.iter().zip(checkpoint::read_tensors(&folder, &specs).unwrap()) {
-        params.add(spec.name.as_str(), &spec.shape, data);
+    let mut config = checkpoint::read_config(&folder).unwrap();
+    if style != "config.json" {
+        let bare_names = config.variant.bare_names;
+        let other = checkpoint::parse_config(&fs_err::read(folder.join(style)).unwrap()).unwrap();
+        config = DecoderConfig { variant: Variant { bare_names, ..other.variant.clone() }, ..other };
     }
+    let params = checkpoint::read_params(&folder, &config).unwrap();
     let decoder = Decoder::find(&config, &params).unwrap();
     let numbers = serde_json::from_slice(&fs_err::read(folder.join("golden.json")).unwrap()).unwrap();
     Some(Golden { folder, decoder, params, numbers })
@@ -88,40 +113,43 @@ fn on_the_engine(golden: &Golden, tokens: &[u32]) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn tiny_llamas_have_the_golden_states_and_logits_on_both_implementers() {
-    for name in ["tiny-llama", "tiny-llama-tied", "tiny-llama-sharded-bf16"] {
-        let Some(golden) = load(name) else { continue };
-        let tolerance = |key: &str| golden.numbers["tolerances"][key].as_f64().unwrap();
-        let vocabulary = golden.decoder.config.vocabulary;
-        for case in golden.numbers["cases"].as_array().unwrap() {
-            let tokens = ids(&case["ids"]);
-            for (way, values) in
-                [("tape", on_the_tape(&golden, &tokens)), ("engine", on_the_engine(&golden, &tokens))]
-            {
-                let (logits, hidden) = values.split_last().unwrap();
-                let expected = case["hidden"].as_array().unwrap();
-                assert_eq!(hidden.len(), expected.len());
-                for (states, expected) in hidden.iter().zip(expected) {
-                    let what = format!("{name}, {} tokens, {way}, {}", tokens.len(), expected["after"]);
-                    let last = &states[(tokens.len() - 1) * golden.decoder.config.width..][..8];
-                    assert_near(&what, last, &floats(&expected["first8"]), tolerance("hidden_abs") as f32);
-                    let sum: f64 = states.iter().map(|value| f64::from(*value)).sum();
-                    let abs_sum: f64 = states.iter().map(|value| f64::from(value.abs())).sum();
-                    let allowed = tolerance("sum_rel_to_abs_sum") * expected["abs_sum"].as_f64().unwrap();
-                    assert!((sum - expected["sum"].as_f64().unwrap()).abs() <= allowed, "{what}: sum {sum}");
-                    assert!(
-                        (abs_sum - expected["abs_sum"].as_f64().unwrap()).abs() <= allowed,
-                        "{what}: {abs_sum}"
-                    );
+fn every_family_has_the_golden_states_and_logits_on_both_implementers_and_in_both_styles() {
+    for name in DECODERS {
+        for style in STYLES {
+            let Some(golden) = load_style(name, style) else { continue };
+            for case in golden.numbers["cases"].as_array().unwrap() {
+                let tokens = ids(&case["ids"]);
+                for (way, values) in
+                    [("tape", on_the_tape(&golden, &tokens)), ("engine", on_the_engine(&golden, &tokens))]
+                {
+                    let what = format!("{name}, {style}, {} tokens, {way}", tokens.len());
+                    assert_golden(&golden, case, &values, &what);
                 }
-                let what = format!("{name}, {} tokens, {way}, logits", tokens.len());
-                let last = &logits[(tokens.len() - 1) * vocabulary..];
-                assert_near(&what, last, &floats(&case["last_logits"]), tolerance("logits_abs") as f32);
-                let best: Vec<u32> = logits.chunks_exact(vocabulary).map(|row| argmax(row) as u32).collect();
-                assert_eq!(best, ids(&case["argmax_all"]), "{what}");
             }
         }
     }
+}
+
+fn assert_golden(golden: &Golden, case: &Value, values: &[Vec<f32>], what: &str) {
+    let tolerance = |key: &str| golden.numbers["tolerances"][key].as_f64().unwrap();
+    let config = &golden.decoder.config;
+    let (logits, hidden) = values.split_last().unwrap();
+    let expected = case["hidden"].as_array().unwrap();
+    assert_eq!(hidden.len(), expected.len());
+    for (states, expected) in hidden.iter().zip(expected) {
+        let what = format!("{what}, {}", expected["after"]);
+        let last = &states[states.len() - config.width..][..8];
+        assert_near(&what, last, &floats(&expected["first8"]), tolerance("hidden_abs") as f32);
+        let sum: f64 = states.iter().map(|value| f64::from(*value)).sum();
+        let abs_sum: f64 = states.iter().map(|value| f64::from(value.abs())).sum();
+        let allowed = tolerance("sum_rel_to_abs_sum") * expected["abs_sum"].as_f64().unwrap();
+        assert!((sum - expected["sum"].as_f64().unwrap()).abs() <= allowed, "{what}: sum {sum}");
+        assert!((abs_sum - expected["abs_sum"].as_f64().unwrap()).abs() <= allowed, "{what}: {abs_sum}");
+    }
+    let last = &logits[logits.len() - config.vocabulary..];
+    assert_near(what, last, &floats(&case["last_logits"]), tolerance("logits_abs") as f32);
+    let best: Vec<u32> = logits.chunks_exact(config.vocabulary).map(|row| argmax(row) as u32).collect();
+    assert_eq!(best, ids(&case["argmax_all"]), "{what}");
 }
 
 /// Greedy continuations, with no heads and with untrained ones of two kinds at every draft length.
@@ -146,8 +174,8 @@ fn assert_continues(golden: &Golden, prompt: &[u32], expected: &[u32]) {
 }
 
 #[test]
-fn tiny_llamas_continue_token_for_token() {
-    for name in ["tiny-llama", "tiny-llama-tied", "tiny-llama-sharded-bf16"] {
+fn every_family_continues_token_for_token() {
+    for name in DECODERS {
         let Some(golden) = load(name) else { continue };
         for case in golden.numbers["cases"].as_array().unwrap() {
             assert_continues(&golden, &ids(&case["ids"]), &ids(&case["greedy_ids"]));

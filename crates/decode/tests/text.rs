@@ -172,7 +172,7 @@ fn what_cannot_work_is_refused_with_the_reason() {
 #[test]
 fn logits_that_are_no_numbers_are_an_error() {
     let mut toy = random(&config(60, 2, 32), spec(Linear, 3, Shared), 3);
-    let norm = toy.decoder.norm;
+    let norm = toy.decoder.norm.weight;
     toy.change(|params| params.data_mut(norm).fill(f32::NAN));
     let vocabulary = Vocabulary::bytes();
     let outcome = generate(&mut toy.target(1), &vocabulary, &[1, 2], &settings(2, 5, &[]), &mut |_| {

@@ -15,6 +15,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::matmul::{View, ViewMut, Write, serial};
+use crate::soft_cap;
 use crate::vector;
 use crate::vector::lanes::LANES;
 
@@ -36,6 +37,8 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Factor of the scores, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// Bound that scaled scores approach but do not reach, `cap tanh(score / cap)`, if there is one (Gemma 2, 2408.00118).
+    pub cap: Option<f32>,
 }
 
 /// Attention of every query over the keys it sees.
@@ -240,7 +243,7 @@ impl<'a> Group<'a> {
         head * self.shape.head_dim..(head + 1) * self.shape.head_dim
     }
 
-    /// Scaled scores of a block into `scores`, `[queries, stride]`.
+    /// Scaled and capped scores of a block into `scores`, `[queries, stride]`.
     fn score(&self, queries: View, block: &Block, scores: &mut [f32]) {
         serial::product_nt(
             queries.row_range(block.queries.clone()),
@@ -249,6 +252,11 @@ impl<'a> Group<'a> {
             Write::Overwrite,
             self.shape.scale,
         );
+        if let Some(cap) = self.shape.cap {
+            for row in scores.chunks_exact_mut(block.stride()) {
+                soft_cap::forward(&mut row[..block.keys.len()], cap);
+            }
+        }
     }
 
     fn forward(&self, out: ViewMut, log_sum_exp: &mut [f32]) {
@@ -283,7 +291,7 @@ impl<'a> Group<'a> {
     }
 
     /// With probabilities `P`, scores `S = scale Q K^T` and `dP = dO V^T`:
-    /// `dV = P^T dO`, `dS = P (dP - rowsum(dO O))`, `dQ = scale dS K`, `dK = scale dS^T Q`.
+    /// `dV = P^T dO`, `dS = P (dP - rowsum(dO O))`, `dQ = scale dS K`, `dK = scale dS^T Q`. A cap multiplies `dS` by its slope.
     fn backward(&self, out: View, log_sum_exp: &[f32], d_out: View, gradients: Gradients) {
         let Gradients { queries: d_queries, keys: mut d_keys, values: mut d_values } = gradients;
         d_keys.fill(0.0);
@@ -318,6 +326,7 @@ impl<'a> Group<'a> {
                         &log_sum_exp[block.queries.clone()],
                         &means,
                         self.shape.scale,
+                        self.shape.cap,
                     );
                     let probabilities = View::strided(scores, rows, keys, stride);
                     let d_scores = View::strided(d_scores, rows, keys, stride);

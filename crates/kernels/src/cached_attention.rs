@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use crate::cpu::{Isa, isa, multiversion};
 use crate::packed::{LANES, Product, Shared, Start};
+use crate::soft_cap;
 use crate::team::Team;
 use crate::vector::lanes;
 
@@ -44,6 +45,8 @@ pub struct CachedAttention {
     pub capacity: usize,
     /// What scores are multiplied with, mostly `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// Bound that scaled scores approach but do not reach, `cap tanh(score / cap)`, if there is one (Gemma 2, 2408.00118).
+    pub cap: Option<f32>,
 }
 
 impl CachedAttention {
@@ -146,7 +149,8 @@ impl CachedAttention {
             }
         };
         let parts = self.kv_heads * tiles;
-        if 2 * rows * self.heads * self.head_dim * (first_position + rows) < ALONE {
+        let farthest = first_visible.first().map_or(0, |first| *first as usize);
+        if 2 * rows * self.heads * self.head_dim * (first_position + rows - farthest) < ALONE {
             (0..parts).for_each(attend);
         } else {
             team.run(parts, &attend);
@@ -302,7 +306,15 @@ impl Layer<'_> {
         for (vector, range) in vectors.clone().zip(ranges) {
             let (scores, softmax) = (&mut tile.scores[vector], &mut tile.softmax[vector]);
             let sums = &mut tile.sums[vector][..shape.head_room()];
-            take_scores(scores, range.start - chunk, range.end - chunk, shape.scale, softmax, sums);
+            take_scores(
+                scores,
+                range.start - chunk,
+                range.end - chunk,
+                shape.scale,
+                shape.cap,
+                softmax,
+                sums,
+            );
         }
         // Keys that all vectors see are read once for all. What some see before and after these, they take alone, so that
         // every vector walks its own keys, in order.
@@ -361,6 +373,7 @@ multiversion! {
         first: usize,
         end: usize,
         scale: f32,
+        cap: Option<f32>,
         softmax: &mut Softmax,
         sums: &mut [f32],
     ) = take_scores_of;
@@ -372,11 +385,15 @@ fn take_scores_of(
     first: usize,
     end: usize,
     scale: f32,
+    cap: Option<f32>,
     softmax: &mut Softmax,
     sums: &mut [f32],
 ) {
     for score in scores.iter_mut() {
         *score *= scale;
+    }
+    if let Some(cap) = cap {
+        soft_cap::forward_body(scores, cap);
     }
     // Outside the range is whatever the cache held. It becomes weight zero, so that the sums below can take whole vectors.
     scores[..first].fill(f32::NEG_INFINITY);

@@ -5,6 +5,7 @@ use std::ops::AddAssign;
 use rayon::prelude::*;
 
 use crate::cpu::multiversion;
+use crate::soft_cap;
 use crate::vector::lanes;
 
 /// The target of a row that has none.
@@ -57,6 +58,40 @@ pub fn softmax_cross_entropy_in_place(
         }
         sum
     });
+    in_order(sums.collect())
+}
+
+/// As [`softmax_cross_entropy_in_place`] for logits that pass through a soft cap first; the gradient is that of the logits before
+/// the cap.
+///
+/// # Panics
+/// When the lengths disagree or a target is beyond the vocabulary.
+pub fn capped_softmax_cross_entropy_in_place(
+    logits: &mut [f32],
+    vocabulary: usize,
+    targets: &[u32],
+    scale: f32,
+    cap: f32,
+) -> LossSum {
+    check(logits.len(), vocabulary, targets);
+    let blocks = logits.par_chunks_mut(vocabulary * ROWS_PER_BLOCK).zip(targets.par_chunks(ROWS_PER_BLOCK));
+    let sums = blocks.map_init(
+        || vec![0.0; vocabulary],
+        |capped, (logits, targets)| {
+            let mut sum = LossSum::default();
+            for (row, &target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
+                if target == NO_TARGET {
+                    row.fill(0.0);
+                    continue;
+                }
+                soft_cap::forward(row, cap);
+                capped.copy_from_slice(row);
+                sum += loss_and_gradient_of_row(row, target as usize, scale);
+                soft_cap::backward(capped, cap, row);
+            }
+            sum
+        },
+    );
     in_order(sums.collect())
 }
 
@@ -170,6 +205,40 @@ mod tests {
         softmax_cross_entropy_in_place(&mut gradient, vocabulary, &targets, 1.0);
         let by_difference =
             finite_difference(&logits, 1e-3, |x| reference::cross_entropy(x, vocabulary, &targets).nll);
+        assert_close(&gradient, &by_difference, 1e-5, "gradient");
+    }
+
+    #[test]
+    fn a_cap_acts_before_the_softmax_and_on_the_gradient() {
+        const CAP: f32 = 2.0;
+        let capped = |logits: &[f32]| -> Vec<f32> {
+            logits.iter().map(|&x| reference::soft_cap(x, CAP) as f32).collect()
+        };
+        for (rows, vocabulary) in SHAPES {
+            let (logits, targets) = inputs(rows, vocabulary);
+            let plain = reference::cross_entropy(&capped(&logits), vocabulary, &targets);
+            let mut gradient = logits.clone();
+            let sum = capped_softmax_cross_entropy_in_place(&mut gradient, vocabulary, &targets, 0.5, CAP);
+            assert!((sum.nll - plain.nll).abs() <= 1e-6 * (1.0 + plain.nll), "{sum:?}, expected {plain:?}");
+            let mut alone = logits.clone();
+            soft_cap::forward(&mut alone, CAP);
+            assert_eq!(cross_entropy_loss(&alone, vocabulary, &targets), sum);
+            let plain = reference::cross_entropy_gradient(&capped(&logits), vocabulary, &targets, 0.5);
+            let slopes = logits.iter().map(|&x| reference::soft_cap_backward(x, CAP));
+            let plain: Vec<f64> = plain.iter().zip(slopes).map(|(g, slope)| g * slope).collect();
+            assert_close(&gradient, &plain, 1e-6, &format!("{rows} x {vocabulary}"));
+        }
+        let (logits, targets) = inputs(6, 9);
+        let mut gradient = logits.clone();
+        capped_softmax_cross_entropy_in_place(&mut gradient, 9, &targets, 1.0, CAP);
+        let by_difference = finite_difference(&logits, 1e-3, |x| {
+            let nll = |row: &[f32], target: u32| {
+                let row: Vec<f64> = row.iter().map(|&x| reference::soft_cap(x, CAP)).collect();
+                row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[target as usize]
+            };
+            let rows = x.chunks(9).zip(&targets).filter(|(_, target)| **target != NO_TARGET);
+            rows.map(|(row, target)| nll(row, *target)).sum()
+        });
         assert_close(&gradient, &by_difference, 1e-5, "gradient");
     }
 

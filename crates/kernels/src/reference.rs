@@ -4,11 +4,16 @@
 //! f64 (what the kernels should have given). [`finite_difference`] checks gradients without trusting anybody's calculus.
 
 mod attention;
+mod norms;
 mod pointwise;
 mod testing;
 
 pub use attention::{attention, attention_backward};
-pub use pointwise::{adamw_step, cross_entropy, cross_entropy_gradient, swiglu, swiglu_backward};
+pub use norms::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
+pub use pointwise::{
+    adamw_step, cross_entropy, cross_entropy_gradient, gelu, gelu_backward, soft_cap, soft_cap_backward,
+    swiglu, swiglu_backward,
+};
 pub use testing::{assert_close, finite_difference, random_values, weighted_sum};
 
 /// `y[m, n] = x[m, k] w[n, k]^T`.
@@ -42,40 +47,6 @@ fn product(
         }
     }
     c
-}
-
-/// `y = x / sqrt(mean(x^2) + epsilon) * weight` for every row of `x` `[rows, width]`; `width` is the length of `weight`.
-pub fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f64> {
-    let mut y = Vec::with_capacity(x.len());
-    for row in x.chunks(weight.len()) {
-        let inverse = inverse_rms(row, epsilon);
-        y.extend(row.iter().zip(weight).map(|(&x, &w)| f64::from(x) * inverse * f64::from(w)));
-    }
-    y
-}
-
-/// Gradients of [`rms_norm`] for `x` and for `weight`.
-///
-/// With `s = 1 / rms` and `g = dy * weight`: `dx = s g - x s^3 mean(g x)`, `dweight = sum over rows of dy x s`.
-pub fn rms_norm_backward(x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32]) -> (Vec<f64>, Vec<f64>) {
-    let width = weight.len();
-    let mut dx = Vec::with_capacity(x.len());
-    let mut d_weight = vec![0.0; width];
-    for (x, dy) in x.chunks(width).zip(dy.chunks(width)) {
-        let inverse = inverse_rms(x, epsilon);
-        let g: Vec<f64> = dy.iter().zip(weight).map(|(&dy, &w)| f64::from(dy) * f64::from(w)).collect();
-        let mean = g.iter().zip(x).map(|(g, &x)| g * f64::from(x)).sum::<f64>() / width as f64;
-        for i in 0..width {
-            dx.push(inverse * g[i] - f64::from(x[i]) * inverse.powi(3) * mean);
-            d_weight[i] += f64::from(dy[i]) * f64::from(x[i]) * inverse;
-        }
-    }
-    (dx, d_weight)
-}
-
-fn inverse_rms(row: &[f32], epsilon: f32) -> f64 {
-    let mean = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / row.len() as f64;
-    1.0 / (mean + f64::from(epsilon)).sqrt()
 }
 
 /// Rotates `heads` heads of `head_dim` in every row, the first at `first_head_offset`; other columns are copied.

@@ -125,8 +125,7 @@ fn backward_rows_body(
     let width = weight.len();
     let rows = x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
     for (((x, dy), dx), &inverse) in rows.zip(inverse_rms) {
-        let mean = dot_of_three(dy, weight, x) / width as f32;
-        let pull = mean * inverse * inverse * inverse;
+        let pull = pull(dy, weight, x, inverse);
         let gradient = dy.iter().zip(weight).zip(x).map(|((dy, weight), x)| dy * weight * inverse - x * pull);
         match dx_write {
             Write::Overwrite => dx.iter_mut().zip(gradient).for_each(|(dx, gradient)| *dx = gradient),
@@ -138,6 +137,13 @@ fn backward_rows_body(
             }
         }
     }
+}
+
+/// How much of `x` is taken from its gradient: `s^3 mean(dy weight x)`.
+#[inline(always)]
+pub(crate) fn pull(dy: &[f32], weight: &[f32], x: &[f32], inverse: f32) -> f32 {
+    let mean = dot_of_three(dy, weight, x) / x.len() as f32;
+    mean * inverse * inverse * inverse
 }
 
 /// `sum of a[i] b[i] c[i]`, in the order of [`lanes::dot`].

@@ -28,6 +28,14 @@ impl RopeTable {
         Self { cos: angles().map(f32::cos).collect(), sin: angles().map(f32::sin).collect(), half }
     }
 
+    /// Every cosine and sine times `factor`: turning then stretches too, as LongRoPE does (Ding et al., 2402.13753).
+    pub fn times(mut self, factor: f32) -> Self {
+        if factor != 1.0 {
+            self.cos.iter_mut().chain(&mut self.sin).for_each(|value| *value *= factor);
+        }
+        self
+    }
+
     /// Number of rotated pairs in a head.
     pub fn half(&self) -> usize {
         self.half

@@ -96,6 +96,21 @@ mod tests {
     }
 
     #[test]
+    fn tanh_is_accurate_and_keeps_its_limits() {
+        let mut worst = 0.0f64;
+        for step in -20_000..20_000 {
+            let x = step as f32 * 1e-3 + 1e-5;
+            let exact = f64::from(x).tanh();
+            worst = worst.max((f64::from(lanes::tanh(x)) - exact).abs() / exact.abs());
+        }
+        assert!(worst < 4e-7, "relative error {worst:e}");
+        assert_eq!(lanes::tanh(0.0), 0.0);
+        assert_eq!(lanes::tanh(1e30), 1.0);
+        assert_eq!(lanes::tanh(f32::NEG_INFINITY), -1.0);
+        assert!(lanes::tanh(f32::NAN).is_nan());
+    }
+
+    #[test]
     fn reductions_agree_with_plain_sums() {
         for len in LENGTHS {
             let (a, b) = (random_values(len, 1), random_values(len, 2));

@@ -9,9 +9,10 @@ mod weights;
 use std::sync::Arc;
 
 use kernels::cached_attention::CachedAttention;
+use kernels::head_norm::Heads;
 use kernels::packed::Start;
 use kernels::team::Team;
-use tensor::{AttentionSpec, Linear, Ops, ParamId};
+use tensor::{Activation, AttentionSpec, Embedding, HeadNorms, Linear, Norm, NormKind, Ops};
 
 pub use weights::EngineWeights;
 
@@ -134,6 +135,17 @@ impl Engine {
         stacked
     }
 
+    fn norm_heads(&mut self, qkv: &mut Rows, norms: &HeadNorms, spec: &AttentionSpec) {
+        let queries = Heads { row_width: qkv.width, first_column: 0, heads: spec.heads };
+        let keys = Heads { first_column: spec.heads * spec.head_dim, heads: spec.kv_heads, ..queries };
+        for (heads, weight) in [(queries, norms.query), (keys, norms.key)] {
+            let mut inverse_rms = self.take(qkv.rows, heads.heads);
+            let gain = self.weights.vector(weight);
+            kernels::head_norm::forward(heads, &mut qkv.data, gain, norms.epsilon, &mut inverse_rms.data);
+            self.recycle(inverse_rms);
+        }
+    }
+
     fn keep_of(&self, slot: usize) -> Keep {
         self.keep.get(slot).copied().unwrap_or(Keep::All)
     }
@@ -160,21 +172,44 @@ impl Ops for Engine {
         self.copy(x, Keep::All)
     }
 
-    fn embed(&mut self, table: ParamId, tokens: &[u32]) -> Rows {
+    fn embed(&mut self, embedding: &Embedding, tokens: &[u32]) -> Rows {
         let weights = Arc::clone(&self.weights);
-        let (table, width) = weights.table(table);
+        let (table, width) = weights.table(embedding.table);
         let mut out = self.take(tokens.len(), width);
         kernels::embedding::gather(table, width, tokens, &mut out.data);
+        if embedding.scale != 1.0 {
+            kernels::vector::scale(&mut out.data, embedding.scale);
+        }
+        if let Some(positions) = embedding.positions {
+            let (table, _) = weights.table(positions);
+            let here = &table[self.position * width..][..out.data.len()];
+            kernels::vector::add_assign(&mut out.data, here);
+        }
         out
     }
 
-    fn rms_norm(&mut self, x: &Rows, weight: ParamId, epsilon: f32) -> Rows {
+    fn norm(&mut self, x: &Rows, norm: &Norm) -> Rows {
         let mut out = self.take(x.rows, x.width);
-        let weight = self.weights.vector(weight);
+        let gain = self.weights.vector(norm.weight);
         for (x, y) in x.data.chunks_exact(x.width).zip(out.data.chunks_exact_mut(x.width)) {
-            kernels::rms_norm::forward_row(x, weight, epsilon, y);
+            match norm.kind {
+                NormKind::Rms | NormKind::RmsPlusOne => {
+                    kernels::rms_norm::forward_row(x, gain, norm.epsilon, y);
+                }
+                NormKind::Layer { bias } => {
+                    kernels::layer_norm::forward_row(x, gain, self.weights.vector(bias), norm.epsilon, y);
+                }
+            }
         }
         out
+    }
+
+    fn norm_add(&mut self, x: Rows, norm: &Norm, mut residual: Rows) -> Rows {
+        let normed = self.norm(&x, norm);
+        kernels::vector::add_assign(&mut residual.data, &normed.data);
+        self.recycle(normed);
+        self.recycle(x);
+        residual
     }
 
     fn linear(&mut self, x: Rows, maps: &[Linear]) -> Rows {
@@ -203,18 +238,23 @@ impl Ops for Engine {
     fn attention(&mut self, mut qkv: Rows, spec: &AttentionSpec) -> Rows {
         let first = self.position;
         assert!(first + qkv.rows <= self.capacity, "positions beyond the capacity of the cache");
-        self.positions.clear();
-        self.positions.extend((0..qkv.rows).map(|row| (first + row) as u32));
-        kernels::rope::rotate(
-            &mut qkv.data,
-            qkv.width,
-            spec.rotated().start,
-            spec.heads + spec.kv_heads,
-            spec.head_dim,
-            &self.positions,
-            &spec.rope,
-            false,
-        );
+        if let Some(norms) = &spec.head_norms {
+            self.norm_heads(&mut qkv, norms, spec);
+        }
+        if let Some(rope) = &spec.rope {
+            self.positions.clear();
+            self.positions.extend((0..qkv.rows).map(|row| (first + row) as u32));
+            kernels::rope::rotate(
+                &mut qkv.data,
+                qkv.width,
+                spec.rotated().start,
+                spec.heads + spec.kv_heads,
+                spec.head_dim,
+                &self.positions,
+                rope,
+                false,
+            );
+        }
         if self.caches.len() <= spec.slot {
             self.caches.resize_with(spec.slot + 1, || None);
         }
@@ -224,6 +264,7 @@ impl Ops for Engine {
             head_dim: spec.head_dim,
             capacity: self.capacity,
             scale: spec.scale,
+            cap: spec.cap,
         };
         let empty = || vec![0.0; shape.cache_len()];
         let mut cache =
@@ -231,8 +272,10 @@ impl Ops for Engine {
         shape.store(&qkv.data, first, &mut cache.keys, &mut cache.values);
         let kept = if self.keep_of(spec.slot) == Keep::Last { qkv.rows.min(1) } else { qkv.rows };
         let skipped = qkv.rows - kept;
+        let window = spec.window.unwrap_or(usize::MAX);
+        let positions = first + skipped..first + qkv.rows;
         self.first_visible.clear();
-        self.first_visible.resize(kept, 0);
+        self.first_visible.extend(positions.map(|position| (position + 1).saturating_sub(window) as u32));
         let mut out = self.take(kept, spec.heads * spec.head_dim);
         shape.forward(
             &self.team,
@@ -248,11 +291,20 @@ impl Ops for Engine {
         out
     }
 
-    fn swiglu(&mut self, gate_up: Rows) -> Rows {
-        let mut out = self.take(gate_up.rows, gate_up.width / 2);
-        kernels::swiglu::forward(&gate_up.data, out.width, &mut out.data);
-        self.recycle(gate_up);
+    fn activate(&mut self, x: Rows, activation: Activation) -> Rows {
+        let mut out = self.take(x.rows, x.width / activation.inputs());
+        match activation {
+            Activation::SiluGated => kernels::swiglu::forward(&x.data, out.width, &mut out.data),
+            Activation::GeluGated => kernels::gelu::gated_forward(&x.data, out.width, &mut out.data),
+            Activation::Gelu => kernels::gelu::forward(&x.data, &mut out.data),
+        }
+        self.recycle(x);
         out
+    }
+
+    fn soft_cap(&mut self, mut x: Rows, cap: f32) -> Rows {
+        kernels::soft_cap::forward(&mut x.data, cap);
+        x
     }
 
     fn narrow(&mut self, x: Rows, slot: usize) -> Rows {

@@ -26,6 +26,16 @@ pub enum Error {
         missing: String,
     },
 
+    /// A symbolic link in the place of a file.
+    #[error(
+        "{}: the symbolic link leads in a circle or to nothing; put the file itself there, or point the link to it",
+        .file.display()
+    )]
+    BrokenLink {
+        /// The link.
+        file: PathBuf,
+    },
+
     /// A JSON file that is no JSON, or JSON of another form.
     #[error("{}: {reason}; download or write the file again", .file.display())]
     Json {
@@ -173,7 +183,7 @@ pub enum Error {
 
     /// The embedding is tied, and yet the file holds an unembedding that differs from it.
     #[error(
-        "{}: tensor {tensor} differs from model.embed_tokens.weight although config.json says \
+        "{}: tensor {tensor} differs from {embedding} although config.json says \
          tie_word_embeddings; set it to false, or remove the tensor",
         .file.display()
     )]
@@ -182,6 +192,8 @@ pub enum Error {
         file: PathBuf,
         /// The tensor.
         tensor: String,
+        /// The embedding, by its name in the file.
+        embedding: String,
     },
 
     /// A tensor that was to be written has no place in a safetensors file.

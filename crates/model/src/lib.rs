@@ -1,14 +1,20 @@
 //! Decoders: written once over [`tensor::Ops`], loaded from and saved to Hugging Face folders, and the engine that decodes
 //! with them.
 
+mod block;
 pub mod checkpoint;
 mod config;
 mod decoder;
 pub mod engine;
 mod error;
-mod llama_config;
+mod families;
 pub mod presets;
+mod rope;
+mod tensors;
 
-pub use config::{DecoderConfig, Family, Rope, RopeScaling, TensorSpec};
-pub use decoder::{Block, Decoder, initial_values};
+pub use block::Block;
+pub use config::{ActivationForm, DecoderConfig, Family, LayerSet, NormForm, Variant, Window};
+pub use decoder::{Decoder, initial_values};
 pub use error::{Error, Result};
+pub use rope::{LongRope, Rope, RopeScaling};
+pub use tensors::TensorSpec;

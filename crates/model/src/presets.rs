@@ -1,6 +1,7 @@
 //! Named sizes for new models: the small ones of the parallel-heads paper, and the models that peers are measured on.
 
-use crate::config::{DecoderConfig, Family, Rope};
+use crate::config::{DecoderConfig, Family, Variant};
+use crate::rope::Rope;
 
 /// Sizes under a name. Head width is `width / heads`; rotary base 10 000, norm epsilon 1e-5, no biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,7 @@ pub fn preset(name: &str, vocabulary: usize) -> Option<DecoderConfig> {
         mlp_bias: false,
         begin_token: None,
         end_tokens: Vec::new(),
+        variant: Variant::default(),
     })
 }
 

@@ -7,10 +7,10 @@ use fs_err as fs;
 use half::{bf16, f16};
 use safetensors::SafeTensors;
 use sakiyomi_model::checkpoint::{
-    read_config, read_file_tensors, read_metadata, read_tensors, recover_folder, replace_folder,
-    write_config, write_file, write_tensors,
+    read_config, read_file_tensors, read_metadata, read_params, recover_folder, replace_folder, write_config,
+    write_file, write_tensors,
 };
-use sakiyomi_model::{Result, TensorSpec, presets};
+use sakiyomi_model::{DecoderConfig, Result, presets};
 use tempfile::TempDir;
 
 mod common;
@@ -22,74 +22,66 @@ fn shared_models_read_as_the_safetensors_crate_reads_them() {
         let Some(folder) = shared_model(name) else { return };
         let config = read_config(&folder).unwrap();
         let specs = config.tensors();
-        let weights = read_tensors(&folder, &specs).unwrap();
+        let params = read_params(&folder, &config).unwrap();
         let bytes = fs::read(folder.join("model.safetensors")).unwrap();
         let reference = SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(specs.len(), reference.len(), "{name}");
-        for (spec, values) in specs.iter().zip(&weights) {
+        for (spec, (_, param)) in specs.iter().zip(params.iter()) {
             let tensor = reference.tensor(&spec.name).unwrap();
-            assert_eq!(tensor.shape(), spec.shape);
+            assert_eq!((&param.name, tensor.shape()), (&spec.name, &spec.shape[..]));
             let expected = tensor.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b));
-            assert!(values.iter().copied().eq(expected), "{name}: {}", spec.name);
+            assert!(param.data.iter().copied().eq(expected), "{name}: {}", spec.name);
         }
-        let parameters: usize = weights.iter().map(Vec::len).sum();
-        assert_eq!(config.parameters(), parameters as u64);
+        assert_eq!(config.parameters(), params.values() as u64);
     }
 }
 
 #[test]
 fn bf16_shards_read_through_their_index() {
     let Some(folder) = shared_model("tiny-llama-sharded-bf16") else { return };
-    let specs = read_config(&folder).unwrap().tensors();
-    let weights = read_tensors(&folder, &specs).unwrap();
+    let params = read_params(&folder, &read_config(&folder).unwrap()).unwrap();
     let mut compared = 0;
     for shard in 1..=3 {
         let bytes = fs::read(folder.join(format!("model-{shard:05}-of-00003.safetensors"))).unwrap();
         for (name, tensor) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
-            let index = specs.iter().position(|spec| spec.name == name).unwrap();
+            let values = params.data(params.find(&name).unwrap());
             // bf16 is the upper half of a float32.
             let bits = tensor.data().as_chunks().0.iter().map(|&b| u32::from(u16::from_le_bytes(b)) << 16);
-            assert!(weights[index].iter().map(|value| value.to_bits()).eq(bits), "{name}");
+            assert!(values.iter().map(|value| value.to_bits()).eq(bits), "{name}");
             compared += 1;
         }
     }
-    assert_eq!(compared, specs.len());
+    assert_eq!(compared, params.len());
 }
 
 #[test]
 fn an_index_that_disagrees_with_its_shards_is_refused() {
-    let shard = |tensors: &[(&str, &[usize], &[f32])]| {
-        let folder = tempfile::tempdir().unwrap();
-        write_tensors(&folder.path().join("one.safetensors"), tensors, &[]).unwrap();
-        folder
-    };
-    let one = shard(&[("a", &[1], &[1.0])]);
-    let index = one.path().join("model.safetensors.index.json");
-    let specs = specs(&[("a", &[1])]);
-    let message = |text: &str| {
+    let config = smallest();
+    let folder = tempfile::tempdir().unwrap();
+    write_weights(&folder.path().join("one.safetensors"), &config, |_| {});
+    let index = folder.path().join("model.safetensors.index.json");
+    let whole: Vec<String> =
+        config.tensors().iter().map(|spec| format!(r#""{}": "one.safetensors""#, spec.name)).collect();
+    let map = |entries: &[String]| format!(r#"{{"weight_map": {{{}}}}}"#, entries.join(", "));
+    let read = |text: &str| {
         fs::write(&index, text).unwrap();
-        message(read_tensors(one.path(), &specs))
+        read_params(folder.path(), &config)
     };
-    assert!(
-        message(r#"{"weight_map": {"b": "one.safetensors", "a": "one.safetensors"}}"#)
-            .contains("tensor b: the index places it")
-    );
-    assert!(
-        message(r#"{"weight_map": {"b": "one.safetensors"}}"#)
-            .contains("tensor a: the index does not place it")
-    );
-    assert!(message(r#"{"weight_map": {"a": "two.safetensors"}}"#).contains("holds no two.safetensors"));
-    assert!(
-        message(r#"{"weight_map": {"a": "../one.safetensors"}}"#).contains("no file name in the same folder")
-    );
-    assert!(
-        message(r#"{"weight_map": {"a": "/one.safetensors"}}"#).contains("no file name in the same folder")
-    );
-    assert!(message(r#"{"weight_map": {}}"#).contains("names no tensor"));
-    assert!(message(r#"{"weights": 1}"#).contains("missing field `weight_map`"));
-    assert!(message("{").contains("model.safetensors.index.json"));
-    fs::write(&index, r#"{"weight_map": {"a": "one.safetensors"}}"#).unwrap();
-    assert_eq!(read_tensors(one.path(), &specs).unwrap(), [[1.0]]);
+    let with = |entry: &str| map(&[&whole[..], &[entry.into()]].concat());
+    for (text, expected) in [
+        (with(r#""b": "one.safetensors""#), "tensor b: the index places it"),
+        (map(&whole[1..]), "tensor model.embed_tokens.weight: the index does not place it"),
+        (with(r#""b": "two.safetensors""#), "holds no two.safetensors"),
+        (with(r#""b": "../one.safetensors""#), "no file name in the same folder"),
+        (with(r#""b": "/one.safetensors""#), "no file name in the same folder"),
+        (r#"{"weight_map": {}}"#.into(), "names no tensor"),
+        (r#"{"weights": 1}"#.into(), "missing field `weight_map`"),
+        ("{".into(), "model.safetensors.index.json"),
+    ] {
+        let text = message(read(&text));
+        assert!(text.contains(expected), "{text}");
+    }
+    assert_eq!(read(&map(&whole)).unwrap().len(), whole.len());
 }
 
 #[test]
@@ -239,50 +231,88 @@ fn every_damage_to_a_file_has_its_message() {
 
 #[test]
 fn weights_must_be_those_of_the_architecture() {
+    let config = smallest();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.safetensors");
-    let wanted = specs(&[("model.embed_tokens.weight", &[2, 1]), ("model.norm.weight", &[1])]);
-    let read = |tensors: &[(&str, &[usize], &[f32])]| {
-        write_tensors(&file, tensors, &[]).unwrap();
-        read_tensors(folder.path(), &wanted)
+    let read = |change: &dyn Fn(&mut Vec<Tensor>)| {
+        write_weights(&file, &config, change);
+        read_params(folder.path(), &config)
     };
-    let embedding: (&str, &[usize], &[f32]) = ("model.embed_tokens.weight", &[2, 1], &[1.0, 2.0]);
-    let norm: (&str, &[usize], &[f32]) = ("model.norm.weight", &[1], &[3.0]);
-    let both = vec![vec![1.0, 2.0], vec![3.0]];
-    assert_eq!(read(&[norm, embedding]).unwrap(), both);
+    let find = |tensors: &mut Vec<Tensor>, name: &str| tensors.iter().position(|t| t.0 == name).unwrap();
+    let set = |tensors: &mut Vec<Tensor>, name: &str, shape: &[usize], values: &[f32]| {
+        let place = find(tensors, name);
+        tensors[place] = (name.into(), shape.to_vec(), values.to_vec());
+    };
+    let add = |tensors: &mut Vec<Tensor>, name: &str, shape: &[usize], values: &[f32]| {
+        tensors.push((name.into(), shape.to_vec(), values.to_vec()));
+    };
+    let embedding = read(&|_| {}).unwrap();
+    let embedding = embedding.data(embedding.find("model.embed_tokens.weight").unwrap()).to_vec();
 
-    assert!(message(read(&[embedding])).contains("missing tensor model.norm.weight;"));
-    let text = message(read(&[
-        embedding,
-        norm,
-        ("d", &[], &[0.0]),
-        ("c", &[], &[0.0]),
-        ("b", &[], &[0.0]),
-        ("a", &[], &[0.0]),
-    ]));
+    let missing = |tensors: &mut Vec<Tensor>| {
+        let place = find(tensors, "model.norm.weight");
+        tensors.remove(place);
+    };
+    assert!(message(read(&missing)).contains("missing tensor model.norm.weight;"));
+    let surplus = |tensors: &mut Vec<Tensor>| {
+        for name in ["d", "c", "b", "a"] {
+            add(tensors, name, &[], &[0.0]);
+        }
+    };
+    let text = message(read(&surplus));
     assert!(text.contains("surplus tensors a, b, c and 1 more,"), "{text}");
-    let text = message(read(&[embedding, ("model.norm.weight", &[2], &[3.0, 4.0])]));
-    assert!(text.contains("model.norm.weight has shape [2], config.json implies [1]"), "{text}");
-    let text = message(read(&[norm, ("model.embed_tokens.weight", &[1, 2], &[1.0, 2.0])]));
-    assert!(text.contains("has shape [1, 2], config.json implies [2, 1]"), "{text}");
-    let text = message(read(&[embedding, ("model.norm.weight", &[1], &[f32::NAN])]));
-    assert!(text.contains("model.norm.weight holds NaN at index 0"), "{text}");
+    let text = message(read(&|tensors| set(tensors, "model.norm.weight", &[3], &[1.0; 3])));
+    assert!(text.contains("model.norm.weight has shape [3], config.json implies [2]"), "{text}");
+    // A vocabulary of another size than the embedding.
+    let text = message(read(&|tensors| set(tensors, "model.embed_tokens.weight", &[5, 2], &[1.0; 10])));
+    assert!(text.contains("embed_tokens.weight has shape [5, 2], config.json implies [4, 2]"), "{text}");
+    let text = message(read(&|tensors| set(tensors, "model.norm.weight", &[2], &[1.0, f32::NAN])));
+    assert!(text.contains("model.norm.weight holds NaN at index 1"), "{text}");
 
     // Surplus that is known to do nothing.
-    let rotary: (&str, &[usize], &[f32]) =
-        ("model.layers.0.self_attn.rotary_emb.inv_freq", &[3], &[1.0, 0.1, 0.01]);
-    assert_eq!(read(&[embedding, norm, rotary]).unwrap(), both);
-    assert_eq!(read(&[embedding, norm, ("lm_head.weight", &[2, 1], &[1.0, 2.0])]).unwrap(), both);
-    let text = message(read(&[embedding, norm, ("lm_head.weight", &[2, 1], &[1.0, 2.5])]));
+    let rotary = "model.layers.0.self_attn.rotary_emb.inv_freq";
+    assert!(read(&|tensors| add(tensors, rotary, &[3], &[1.0, 0.1, 0.01])).is_ok());
+    assert!(read(&|tensors| add(tensors, "lm_head.weight", &[4, 2], &embedding)).is_ok());
+    let text = message(read(&|tensors| add(tensors, "lm_head.weight", &[4, 2], &[0.5; 8])));
     assert!(text.contains("lm_head.weight differs from model.embed_tokens.weight"), "{text}");
-    let text = message(read(&[embedding, norm, ("lm_head.weight", &[1, 2], &[1.0, 2.0])]));
-    assert!(text.contains("lm_head.weight has shape [1, 2]"), "{text}");
+    let text = message(read(&|tensors| add(tensors, "lm_head.weight", &[2, 4], &embedding)));
+    assert!(text.contains("lm_head.weight has shape [2, 4]"), "{text}");
+    // The mask of GPT-2 is nothing that a Llama has.
+    let text = message(read(&|tensors| add(tensors, "h.0.attn.bias", &[1], &[1.0])));
+    assert!(text.contains("surplus tensor h.0.attn.bias"), "{text}");
 
     fs::remove_file(&file).unwrap();
-    assert!(message(read_tensors(folder.path(), &wanted)).contains("holds no model.safetensors"));
+    assert!(message(read_params(folder.path(), &config)).contains("holds no model.safetensors"));
     assert!(
-        message(read_tensors(&folder.path().join("none"), &wanted)).contains("holds no model.safetensors")
+        message(read_params(&folder.path().join("none"), &config)).contains("holds no model.safetensors")
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_lead_in_a_circle_or_to_nothing_are_named() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    for (name, other) in [("config.json", "b"), ("b", "config.json")] {
+        symlink(other, folder.path().join(name)).unwrap();
+    }
+    let text = message(read_config(folder.path()));
+    assert!(text.contains("config.json: the symbolic link leads in a circle or to nothing"), "{text}");
+    fs::remove_file(folder.path().join("config.json")).unwrap();
+
+    write_config(folder.path(), &smallest()).unwrap();
+    symlink("nowhere", folder.path().join("model.safetensors")).unwrap();
+    let text = message(read_params(folder.path(), &smallest()));
+    assert!(text.contains("model.safetensors: the symbolic link leads"), "{text}");
+    // A folder that is a link to itself.
+    symlink("loop", folder.path().join("loop")).unwrap();
+    let text = message(read_config(&folder.path().join("loop")));
+    assert!(text.contains("loop"), "{text}");
+    // A link to a whole file is as good as the file.
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    write_weights(&folder.path().join("blob"), &smallest(), |_| {});
+    symlink("blob", folder.path().join("model.safetensors")).unwrap();
+    assert!(read_params(folder.path(), &smallest()).is_ok());
 }
 
 #[test]
@@ -401,8 +431,27 @@ fn value(folder: &Path) -> f32 {
     read_file_tensors(&folder.join("model.safetensors")).unwrap()[0].data[0]
 }
 
-fn specs(tensors: &[(&str, &[usize])]) -> Vec<TensorSpec> {
-    tensors.iter().map(|&(name, shape)| TensorSpec { name: name.into(), shape: shape.to_vec() }).collect()
+/// A model of one layer with 4 tokens and a width of 2.
+fn smallest() -> DecoderConfig {
+    let mut config = presets::preset("1M", 4).unwrap();
+    (config.width, config.layers, config.heads, config.kv_heads, config.head_dim, config.ffn) =
+        (2, 1, 1, 1, 2, 3);
+    config
+}
+
+type Tensor = (String, Vec<usize>, Vec<f32>);
+
+/// The tensors of a plain decoder, all different, after `change`.
+fn write_weights(file: &Path, config: &DecoderConfig, change: impl Fn(&mut Vec<Tensor>)) {
+    let values = |place: usize, count: usize| (0..count).map(|i| (place * 100 + i) as f32 * 0.01).collect();
+    let tensor = |(place, spec): (usize, sakiyomi_model::TensorSpec)| {
+        let count = spec.shape.iter().product();
+        (spec.name, spec.shape, values(place, count))
+    };
+    let mut tensors: Vec<Tensor> = config.tensors().into_iter().enumerate().map(tensor).collect();
+    change(&mut tensors);
+    let entries: Vec<_> = tensors.iter().map(|(name, shape, data)| (&**name, &**shape, &**data)).collect();
+    write_tensors(file, &entries, &[("format", "pt")]).unwrap();
 }
 
 fn message<T>(result: Result<T>) -> String {

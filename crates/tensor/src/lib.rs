@@ -18,7 +18,7 @@ pub use gradients::Gradients;
 pub use kernels::adamw::AdamW;
 pub use kernels::cross_entropy::{LossSum, NO_TARGET};
 pub use kernels::rope::RopeTable;
-pub use ops::{AttentionSpec, Linear, Ops};
+pub use ops::{Activation, AttentionSpec, Embedding, HeadNorms, Linear, Norm, NormKind, Ops};
 pub use optimiser::{Decay, Optimiser};
 pub use params::{Param, ParamId, Params};
 pub use tape::{Layout, Mark, Tape, Var};

@@ -14,6 +14,74 @@ pub struct Linear {
     pub bias: Option<ParamId>,
 }
 
+/// How tokens become rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Embedding {
+    /// `[vocabulary, width]`
+    pub table: ParamId,
+    /// What its rows are multiplied with.
+    pub scale: f32,
+    /// Learned vectors that are added, one for each position, `[positions, width]`.
+    pub positions: Option<ParamId>,
+}
+
+/// A norm over the columns of each row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// `[width]`
+    pub weight: ParamId,
+    /// What kind, and the bias of the kind that has one.
+    pub kind: NormKind,
+    /// Added to the mean square, or to the variance, before the root.
+    pub epsilon: f32,
+}
+
+/// Kinds of norms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NormKind {
+    /// `x / rms(x) * weight`
+    Rms,
+    /// `x / rms(x) * (1 + weight)`
+    RmsPlusOne,
+    /// `(x - mean) / deviation * weight + bias`
+    Layer {
+        /// `[width]`
+        bias: ParamId,
+    },
+}
+
+/// RMSNorm of every query head and of every key head, before they are rotated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadNorms {
+    /// `[head_dim]`, the same for all query heads.
+    pub query: ParamId,
+    /// `[head_dim]`, the same for all key heads.
+    pub key: ParamId,
+    /// Added to the mean square before the root.
+    pub epsilon: f32,
+}
+
+/// What stands between the maps of a feed-forward part. In the gated ones `x` is `[rows, 2 * width]`, gate first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `silu(gate) * up`
+    SiluGated,
+    /// `gelu(gate) * up`, GELU in its tanh form.
+    GeluGated,
+    /// `gelu(x)`, GELU in its tanh form.
+    Gelu,
+}
+
+impl Activation {
+    /// How many inputs there are for an output.
+    pub fn inputs(self) -> usize {
+        match self {
+            Self::SiluGated | Self::GeluGated => 2,
+            Self::Gelu => 1,
+        }
+    }
+}
+
 /// What an attention layer needs to know besides its inputs.
 #[derive(Clone, Debug)]
 pub struct AttentionSpec {
@@ -27,8 +95,14 @@ pub struct AttentionSpec {
     pub head_dim: usize,
     /// Factor on the scores, commonly `1/sqrt(head_dim)`.
     pub scale: f32,
-    /// Rotary angles for queries and keys.
-    pub rope: Arc<RopeTable>,
+    /// Bound that scaled scores approach but do not reach.
+    pub cap: Option<f32>,
+    /// How many keys a query sees, its own among them; all before it where there is none.
+    pub window: Option<usize>,
+    /// Norms of queries and keys.
+    pub head_norms: Option<HeadNorms>,
+    /// Rotary angles for queries and keys; none where positions do not turn them.
+    pub rope: Option<Arc<RopeTable>>,
 }
 
 impl AttentionSpec {
@@ -54,11 +128,14 @@ pub trait Ops {
     /// Another handle on `x`, which then may be used up once more.
     fn share(&mut self, x: &Self::Var) -> Self::Var;
 
-    /// Rows of `table` `[vocabulary, width]`, one for each token.
-    fn embed(&mut self, table: ParamId, tokens: &[u32]) -> Self::Var;
+    /// A row for each token.
+    fn embed(&mut self, embedding: &Embedding, tokens: &[u32]) -> Self::Var;
 
-    /// `x / rms(x) * weight`, per row; `weight` `[width]`.
-    fn rms_norm(&mut self, x: &Self::Var, weight: ParamId, epsilon: f32) -> Self::Var;
+    /// Each row of `x` normalised.
+    fn norm(&mut self, x: &Self::Var, norm: &Norm) -> Self::Var;
+
+    /// `residual + norm(x)`.
+    fn norm_add(&mut self, x: Self::Var, norm: &Norm, residual: Self::Var) -> Self::Var;
 
     /// Several linear maps of one input, their outputs side by side in each row.
     fn linear(&mut self, x: Self::Var, maps: &[Linear]) -> Self::Var;
@@ -66,12 +143,15 @@ pub trait Ops {
     /// `residual + map(x)`.
     fn linear_add(&mut self, x: Self::Var, map: Linear, residual: Self::Var) -> Self::Var;
 
-    /// Rotates queries and keys, then causal attention within each sequence. `qkv` `[rows, qkv_width]` to
+    /// Norms and rotates queries and keys, then causal attention within each sequence. `qkv` `[rows, qkv_width]` to
     /// `[rows, heads * head_dim]`.
     fn attention(&mut self, qkv: Self::Var, spec: &AttentionSpec) -> Self::Var;
 
-    /// `silu(gate) * up`; `gate_up` `[rows, 2 * width]`, gate first.
-    fn swiglu(&mut self, gate_up: Self::Var) -> Self::Var;
+    /// `[rows, inputs * width]` to `[rows, width]`, as `activation` says.
+    fn activate(&mut self, x: Self::Var, activation: Activation) -> Self::Var;
+
+    /// `cap tanh(x / cap)`.
+    fn soft_cap(&mut self, x: Self::Var, cap: f32) -> Self::Var;
 
     /// Drops the rows of `x` that the attention of layer `slot` dropped because nobody will read them. Training reads all.
     fn narrow(&mut self, x: Self::Var, slot: usize) -> Self::Var {

@@ -6,10 +6,16 @@
 
 mod backward;
 mod loss;
+mod norms;
+
+use std::borrow::Cow;
 
 use kernels::matmul::{View, ViewMut, Write, product_nt};
 
-use crate::{Arena, AttentionSpec, Gradients, Linear, LossSum, Ops, ParamId, Params};
+use crate::{
+    Activation, Arena, AttentionSpec, Embedding, Gradients, HeadNorms, Linear, LossSum, Norm, Ops, ParamId,
+    Params,
+};
 
 /// Where the rows of a batch stand and what they see. Rows are `[batch, length]`, batch outermost.
 #[derive(Clone, Debug)]
@@ -33,6 +39,16 @@ impl Layout {
     fn rows(&self) -> usize {
         self.batch * self.length
     }
+
+    /// What each position sees first when a window lets it see no more than so many keys.
+    fn first_visible(&self, window: Option<usize>) -> Cow<'_, [u32]> {
+        let Some(window) = window else { return Cow::Borrowed(&self.first_visible) };
+        let bounded = |(row, &first): (usize, &u32)| {
+            let position = row % self.length.max(1);
+            first.max((position + 1).saturating_sub(window) as u32)
+        };
+        Cow::Owned(self.first_visible.iter().enumerate().map(bounded).collect())
+    }
 }
 
 /// A value on the tape.
@@ -45,12 +61,22 @@ pub struct Mark(usize);
 
 #[derive(Debug)]
 enum Op {
-    Embed { table: ParamId, tokens: Vec<u32> },
-    RmsNorm { x: usize, weight: ParamId, inverse_rms: Vec<f32> },
+    Embed { embedding: Embedding, tokens: Vec<u32> },
+    Norm { x: usize, norm: Norm, inverse_rms: Vec<f32> },
+    NormAdd { x: usize, norm: Norm, inverse_rms: Vec<f32>, residual: usize },
     Linear { x: usize, maps: Vec<Linear> },
     LinearAdd { x: usize, map: Linear, residual: usize },
+    HeadNorm { qkv: usize, norms: HeadNorms, columns: HeadColumns, inverse_rms: Vec<f32> },
     Attention { qkv: usize, spec: AttentionSpec, log_sum_exp: Vec<f32> },
-    Swiglu { gate_up: usize },
+    Activate { x: usize, activation: Activation },
+    SoftCap { x: usize, cap: f32 },
+}
+
+/// Where query heads and key heads stand in a row.
+#[derive(Clone, Copy, Debug)]
+struct HeadColumns {
+    queries: kernels::head_norm::Heads,
+    keys: kernels::head_norm::Heads,
 }
 
 #[derive(Debug)]
@@ -117,7 +143,9 @@ impl<'a> Tape<'a> {
 
     fn release(&mut self, node: Node) {
         match node.op {
-            Op::RmsNorm { inverse_rms, .. } => self.arena.give(inverse_rms),
+            Op::Norm { inverse_rms, .. }
+            | Op::NormAdd { inverse_rms, .. }
+            | Op::HeadNorm { inverse_rms, .. } => self.arena.give(inverse_rms),
             Op::Attention { log_sum_exp, .. } => self.arena.give(log_sum_exp),
             _ => {}
         }
@@ -192,29 +220,47 @@ impl Ops for Tape<'_> {
         Var(x.0)
     }
 
-    fn embed(&mut self, table: ParamId, tokens: &[u32]) -> Var {
+    fn embed(&mut self, embedding: &Embedding, tokens: &[u32]) -> Var {
         assert_eq!(tokens.len(), self.layout.rows(), "tokens and layout disagree");
-        let (_, width) = self.params.matrix_shape(table);
+        let (_, width) = self.params.matrix_shape(embedding.table);
         let mut value = self.arena.take(tokens.len() * width);
-        kernels::embedding::gather(self.params.data(table), width, tokens, &mut value);
-        let trained = self.trained(table);
-        self.push(Op::Embed { table, tokens: tokens.to_vec() }, width, value, trained)
+        kernels::embedding::gather(self.params.data(embedding.table), width, tokens, &mut value);
+        if embedding.scale != 1.0 {
+            kernels::vector::scale(&mut value, embedding.scale);
+        }
+        if let Some(positions) = embedding.positions {
+            let mut added = self.arena.take(value.len());
+            kernels::embedding::gather(
+                self.params.data(positions),
+                width,
+                &self.layout.positions,
+                &mut added,
+            );
+            kernels::vector::add_assign(&mut value, &added);
+            self.arena.give(added);
+        }
+        let trained = self.trained(embedding.table) || embedding.positions.is_some_and(|p| self.trained(p));
+        self.push(Op::Embed { embedding: *embedding, tokens: tokens.to_vec() }, width, value, trained)
     }
 
-    fn rms_norm(&mut self, x: &Var, weight: ParamId, epsilon: f32) -> Var {
-        let (rows, width) = (self.nodes[x.0].rows, self.nodes[x.0].width);
-        let mut value = self.arena.take(rows * width);
-        let mut inverse_rms = self.arena.take(rows);
-        let input = &self.nodes[x.0];
-        kernels::rms_norm::forward(
-            &input.value,
-            self.params.data(weight),
-            epsilon,
-            &mut value,
-            &mut inverse_rms,
-        );
-        let requires = input.requires_gradient || self.trained(weight);
-        self.push(Op::RmsNorm { x: x.0, weight, inverse_rms }, width, value, requires)
+    fn norm(&mut self, x: &Var, norm: &Norm) -> Var {
+        let width = self.nodes[x.0].width;
+        let (value, inverse_rms) = self.normed(x.0, norm);
+        let requires = self.nodes[x.0].requires_gradient || self.norm_trained(norm);
+        self.push(Op::Norm { x: x.0, norm: *norm, inverse_rms }, width, value, requires)
+    }
+
+    fn norm_add(&mut self, x: Var, norm: &Norm, residual: Var) -> Var {
+        let width = self.nodes[x.0].width;
+        let (mut value, inverse_rms) = self.normed(x.0, norm);
+        kernels::vector::add_assign(&mut value, &self.nodes[residual.0].value);
+        let normed_requires = self.nodes[x.0].requires_gradient || self.norm_trained(norm);
+        let requires = normed_requires || self.nodes[residual.0].requires_gradient;
+        self.consume(x.0, normed_requires);
+        // The norm that read the residual stream before needs it again, if anything upstream is trained.
+        self.consume(residual.0, requires);
+        let op = Op::NormAdd { x: x.0, norm: *norm, inverse_rms, residual: residual.0 };
+        self.push(op, width, value, requires)
     }
 
     fn linear(&mut self, x: Var, maps: &[Linear]) -> Var {
@@ -246,26 +292,32 @@ impl Ops for Tape<'_> {
     }
 
     fn attention(&mut self, qkv: Var, spec: &AttentionSpec) -> Var {
+        let qkv = match &spec.head_norms {
+            Some(norms) => self.norm_heads(qkv, norms, spec),
+            None => qkv,
+        };
         let shape = self.attention_shape(spec);
         let rows = self.layout.rows();
         let mut value = self.arena.take(rows * spec.heads * spec.head_dim);
         let mut log_sum_exp = self.arena.take(self.layout.batch * spec.heads * self.layout.length);
         let input = &mut self.nodes[qkv.0];
         // In place: the product that made `qkv` does not need it for its own backward.
-        kernels::rope::rotate(
-            &mut input.value,
-            input.width,
-            spec.rotated().start,
-            spec.heads + spec.kv_heads,
-            spec.head_dim,
-            &self.layout.positions,
-            &spec.rope,
-            false,
-        );
+        if let Some(rope) = &spec.rope {
+            kernels::rope::rotate(
+                &mut input.value,
+                input.width,
+                spec.rotated().start,
+                spec.heads + spec.kv_heads,
+                spec.head_dim,
+                &self.layout.positions,
+                rope,
+                false,
+            );
+        }
         kernels::attention::forward(
             &shape,
             &input.value,
-            &self.layout.first_visible,
+            &self.layout.first_visible(spec.window),
             &mut value,
             &mut log_sum_exp,
         );
@@ -275,13 +327,24 @@ impl Ops for Tape<'_> {
         self.push(op, spec.heads * spec.head_dim, value, requires)
     }
 
-    fn swiglu(&mut self, gate_up: Var) -> Var {
-        let width = self.nodes[gate_up.0].width / 2;
-        let mut value = self.arena.take(self.nodes[gate_up.0].rows * width);
-        kernels::swiglu::forward(&self.nodes[gate_up.0].value, width, &mut value);
-        let requires = self.nodes[gate_up.0].requires_gradient;
-        self.consume(gate_up.0, requires);
-        self.push(Op::Swiglu { gate_up: gate_up.0 }, width, value, requires)
+    fn activate(&mut self, x: Var, activation: Activation) -> Var {
+        let input = &self.nodes[x.0];
+        let (width, requires) = (input.width / activation.inputs(), input.requires_gradient);
+        let mut value = self.arena.take(input.rows * width);
+        match activation {
+            Activation::SiluGated => kernels::swiglu::forward(&input.value, width, &mut value),
+            Activation::GeluGated => kernels::gelu::gated_forward(&input.value, width, &mut value),
+            Activation::Gelu => kernels::gelu::forward(&input.value, &mut value),
+        }
+        self.consume(x.0, requires);
+        self.push(Op::Activate { x: x.0, activation }, width, value, requires)
+    }
+
+    fn soft_cap(&mut self, x: Var, cap: f32) -> Var {
+        let value = self.capped(x.0, cap);
+        let (width, requires) = (self.nodes[x.0].width, self.nodes[x.0].requires_gradient);
+        self.consume(x.0, requires);
+        self.push(Op::SoftCap { x: x.0, cap }, width, value, requires)
     }
 }
 
@@ -294,6 +357,14 @@ impl Tape<'_> {
             kv_heads: spec.kv_heads,
             head_dim: spec.head_dim,
             scale: spec.scale,
+            cap: spec.cap,
         }
+    }
+
+    fn capped(&mut self, x: usize, cap: f32) -> Vec<f32> {
+        let mut value = self.arena.take(self.nodes[x].value.len());
+        value.copy_from_slice(&self.nodes[x].value);
+        kernels::soft_cap::forward(&mut value, cap);
+        value
     }
 }

@@ -79,19 +79,13 @@ impl Checkpoint {
         })
     }
 
-    /// Parameters of the model without its heads.
-    fn trunk(&self) -> Vec<ParamId> {
-        let heads = self.objective.parameters();
-        self.params.iter().map(|(id, _)| id).filter(|id| !heads.contains(id)).collect()
-    }
-
     fn write_model(&self, folder: &Path) -> Result<()> {
         model::checkpoint::write_config(folder, &self.decoder.config)?;
         self.vocabulary.save(folder)?;
-        let mut metadata = vec![("format", "pt")];
         let digest = tokenizer_digest(folder)?;
-        metadata.extend(digest.as_deref().map(|digest| (TOKENIZER_DIGEST, digest)));
-        write_params(&folder.join(WEIGHTS), &self.params, &self.trunk(), &metadata)
+        let metadata: Vec<_> =
+            digest.as_deref().map(|digest| (TOKENIZER_DIGEST, digest)).into_iter().collect();
+        Ok(model::checkpoint::write_params(folder, &self.decoder.config, &self.params, &metadata)?)
     }
 
     fn write_heads(&self, folder: &Path) -> Result<()> {
@@ -102,7 +96,7 @@ impl Checkpoint {
         if self.objective.parameters().is_empty() {
             return Ok(());
         }
-        write_params(&folder.join(HEAD_WEIGHTS), &self.params, self.objective.parameters(), &[])
+        write_named(&folder.join(HEAD_WEIGHTS), &self.params, self.objective.parameters())
     }
 }
 
@@ -151,13 +145,7 @@ pub(crate) fn check_vocabulary(vocabulary: &Vocabulary, config: &DecoderConfig) 
 /// The parameters of the model in `folder`, without heads.
 pub(crate) fn read_trunk(folder: &Path, config: &DecoderConfig) -> Result<Params> {
     check_tokenizer_file(folder)?;
-    let specs = config.tensors();
-    let tensors = model::checkpoint::read_tensors(folder, &specs)?;
-    let mut params = Params::default();
-    for (spec, data) in specs.into_iter().zip(tensors) {
-        params.add(spec.name, &spec.shape, data);
-    }
-    Ok(params)
+    Ok(model::checkpoint::read_params(folder, config)?)
 }
 
 /// Adds the heads in `folder` to `params`, and returns their settings; `None` if there are none, or not the `wanted` ones
@@ -209,13 +197,13 @@ fn read_named(file: &Path) -> Result<Vec<model::checkpoint::NamedTensor>> {
     Ok(model::checkpoint::read_file_tensors(file)?)
 }
 
-fn write_params(file: &Path, params: &Params, ids: &[ParamId], metadata: &[(&str, &str)]) -> Result<()> {
+fn write_named(file: &Path, params: &Params, ids: &[ParamId]) -> Result<()> {
     let entry = |&id: &ParamId| {
         let param = params.get(id);
         (param.name.as_str(), param.shape.as_slice(), param.data.as_slice())
     };
     let tensors: Vec<_> = ids.iter().map(entry).collect();
-    Ok(model::checkpoint::write_tensors(file, &tensors, metadata)?)
+    Ok(model::checkpoint::write_tensors(file, &tensors, &[])?)
 }
 
 /// [`model::checkpoint::replace_folder_keeping`] for writers that fail in this crate's ways.

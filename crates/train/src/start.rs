@@ -4,7 +4,7 @@ use data::Vocabulary;
 use model::{Decoder, DecoderConfig, presets};
 use objective::{HeadStart, HeadsSpec, Objective, ParallelHeads, matched_layers};
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, read_trunk};
 use crate::config::{Architecture, ObjectiveKind, RunConfig, TrainMode};
 use crate::error::{Error, Result};
 
@@ -166,7 +166,7 @@ pub fn start(config: &RunConfig) -> Result<Start> {
             (decoder, params, None, "a new model".to_owned())
         }
         Some(folder) => {
-            let mut params = checkpoint::read_trunk(folder, &decoder_config)?;
+            let mut params = read_trunk(folder, &decoder_config)?;
             let decoder = Decoder::find(&decoder_config, &params)?;
             let heads = checkpoint::read_heads(folder, &decoder, &mut params, Some(&spec))?;
             (decoder, params, heads, folder.display().to_string())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kernels::team::Team;
 use model::engine::EngineWeights;
-use model::{Decoder, DecoderConfig, Family, Rope};
+use model::{Decoder, DecoderConfig, Family, Rope, Variant};
 use objective::{HeadKind, HeadStart, HeadsSpec, Objective, ParallelHeads, UnembeddingKind};
 use sakiyomi_decode::Target;
 use tensor::Params;
@@ -60,6 +60,7 @@ pub fn config(vocabulary: usize, layers: usize, context: usize) -> DecoderConfig
         mlp_bias: false,
         begin_token: None,
         end_tokens: Vec::new(),
+        variant: Variant::default(),
     }
 }
 
@@ -111,7 +112,7 @@ pub fn planted(cycle: &[u32], config: &DecoderConfig, spec: HeadsSpec) -> Toy {
             data[cycle[(place + ahead) % cycle.len()] as usize * width + place] = 1.0;
         }
     };
-    plant(&mut params, decoder.embedding, 0);
+    plant(&mut params, decoder.embedding.table, 0);
     plant(&mut params, decoder.unembedding, 1);
     for depth in 2..=spec.n {
         if let Some(id) = params.find(&format!("heads.{depth}.unembedding.weight")) {

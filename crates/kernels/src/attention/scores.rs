@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use crate::cpu::multiversion;
+use crate::soft_cap;
 use crate::vector::lanes::{self, LANES};
 
 multiversion! {
@@ -25,7 +26,8 @@ multiversion! {
     ) = softmax_body;
 
     /// Replaces scores by probabilities and `d_scores`, which holds gradients of probabilities, by gradients of unscaled scores:
-    /// `scale p (dp - mean)`. Arguments as for [`softmax`]; `means[i]` is the mean of `dp` under the probabilities of row `i`.
+    /// `scale p (dp - mean)`, times the slope of the cap if the scores were capped. Arguments as for [`softmax`]; `means[i]` is the
+    /// mean of `dp` under the probabilities of row `i`.
     pub(super) fn probabilities_and_gradients(
         scores: &mut [f32],
         d_scores: &mut [f32],
@@ -36,6 +38,7 @@ multiversion! {
         log_sum_exp: &[f32],
         means: &[f32],
         scale: f32,
+        cap: Option<f32>,
     ) = probabilities_and_gradients_body;
 }
 
@@ -73,6 +76,7 @@ fn probabilities_and_gradients_body(
     log_sum_exp: &[f32],
     means: &[f32],
     scale: f32,
+    cap: Option<f32>,
 ) {
     let rows = scores.chunks_exact_mut(stride).zip(d_scores.chunks_exact_mut(stride));
     for (i, ((row, d_row), (&log_sum, &mean))) in rows.zip(log_sum_exp.iter().zip(means)).enumerate() {
@@ -84,9 +88,21 @@ fn probabilities_and_gradients_body(
         let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
         let (d_chunks, _) = d_row[vectors].as_chunks_mut::<LANES>();
         for (p, d) in chunks.iter_mut().zip(d_chunks) {
-            for lane in 0..LANES {
-                p[lane] = lanes::exp(p[lane] - log_sum);
-                d[lane] = p[lane] * (d[lane] - mean) * scale;
+            match cap {
+                None => {
+                    for lane in 0..LANES {
+                        p[lane] = lanes::exp(p[lane] - log_sum);
+                        d[lane] = p[lane] * (d[lane] - mean) * scale;
+                    }
+                }
+                Some(cap) => {
+                    for lane in 0..LANES {
+                        // Hidden scores are infinite and have no slope; their probability of zero would not save the product.
+                        let slope = soft_cap::slope(p[lane].max(-cap), cap);
+                        p[lane] = lanes::exp(p[lane] - log_sum);
+                        d[lane] = p[lane] * (d[lane] - mean) * slope * scale;
+                    }
+                }
             }
         }
     }

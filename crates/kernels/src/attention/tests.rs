@@ -11,9 +11,14 @@ struct Case {
 impl Case {
     fn new(name: &'static str, sizes: [usize; 5], first_visible: impl Fn(usize, usize) -> usize) -> Self {
         let [batch, length, heads, kv_heads, head_dim] = sizes;
-        let shape = AttentionShape { batch, length, heads, kv_heads, head_dim, scale: 0.7 };
+        let shape = AttentionShape { batch, length, heads, kv_heads, head_dim, scale: 0.7, cap: None };
         let rows = (0..batch).flat_map(|b| (0..length).map(move |t| (b, t)));
         Self { name, shape, first_visible: rows.map(|(b, t)| first_visible(b, t) as u32).collect() }
+    }
+
+    /// The same with capped scores.
+    fn capped(self, cap: f32) -> Self {
+        Self { shape: AttentionShape { cap: Some(cap), ..self.shape }, ..self }
     }
 
     fn qkv(&self) -> Vec<f32> {
@@ -67,6 +72,8 @@ fn cases() -> Vec<Case> {
         Case::new("documents, one key head", [2, 150, 3, 1, 7], documents),
         Case::new("sliding window", [1, 140, 2, 1, 16], |_, t| t.saturating_sub(20)),
         Case::new("each for itself", [1, 70, 1, 1, 3], |_, t| t),
+        Case::new("capped", [1, 70, 4, 2, 6], |_, _| 0).capped(0.8),
+        Case::new("capped, sliding window", [2, 140, 2, 1, 16], |_, t| t.saturating_sub(7)).capped(1.5),
     ]
 }
 
@@ -94,6 +101,7 @@ fn backward_agrees_with_finite_differences() {
     for case in [
         Case::new("grouped queries", [1, 9, 4, 2, 3], |_, _| 0),
         Case::new("documents over two blocks", [1, 67, 2, 1, 2], documents),
+        Case::new("capped", [1, 9, 4, 2, 3], |_, t| t.saturating_sub(4)).capped(0.5),
     ] {
         let (qkv, d_out) = (case.qkv(), case.d_out());
         let d_qkv = case.backward(&qkv, &d_out);

@@ -12,12 +12,18 @@ struct Sequence {
 impl Sequence {
     fn new(heads: usize, kv_heads: usize, head_dim: usize, positions: usize) -> Self {
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let shape = CachedAttention { heads, kv_heads, head_dim, capacity: positions + 3, scale };
+        let shape = CachedAttention { heads, kv_heads, head_dim, capacity: positions + 3, scale, cap: None };
         let mut qkv = random_values(positions * shape.row_width(), 1);
         qkv.iter_mut().for_each(|value| *value *= 3.0);
         let (mut keys, mut values) = (vec![f32::NAN; shape.cache_len()], vec![f32::NAN; shape.cache_len()]);
         shape.store(&qkv, 0, &mut keys, &mut values);
         Self { shape, qkv, keys, values }
+    }
+
+    /// The same with capped scores.
+    fn capped(mut self, cap: f32) -> Self {
+        self.shape.cap = Some(cap);
+        self
     }
 
     /// Rows `range` through the kernel, each seeing at most `window` keys.
@@ -32,7 +38,7 @@ impl Sequence {
 
     /// The row of one position in f64, by the definition.
     fn plain(&self, position: usize, window: usize) -> Vec<f64> {
-        let CachedAttention { heads, kv_heads, head_dim, scale, .. } = self.shape;
+        let CachedAttention { heads, kv_heads, head_dim, scale, cap, .. } = self.shape;
         let part = |position: usize, head: usize| {
             let row = &self.qkv[position * self.shape.row_width()..];
             row[head * head_dim..][..head_dim].iter().map(|value| f64::from(*value)).collect::<Vec<_>>()
@@ -43,7 +49,8 @@ impl Sequence {
             let visible = first_visible(position, window)..position + 1;
             let score = |key: usize| {
                 let key = part(key, heads + kv_head);
-                query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(scale)
+                let score = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(scale);
+                cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
             };
             let scores: Vec<f64> = visible.clone().map(score).collect();
             let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -81,17 +88,25 @@ fn agrees_with_the_definition() {
             [(1, NO_WINDOW), (7, 3), (65, NO_WINDOW), (150, 40), (150, 64), (200, NO_WINDOW)]
         {
             let sequence = Sequence::new(heads, kv_heads, head_dim, positions);
-            for isa in Isa::all_available() {
-                let out = sequence.forward(isa, &Team::new(2), 0..positions, window);
-                for (position, out) in out.chunks_exact(heads * head_dim).enumerate() {
-                    for (out, plain) in out.iter().zip(sequence.plain(position, window)) {
-                        assert!(
-                            (f64::from(*out) - plain).abs() < 1e-5,
-                            "{isa:?} {heads}/{kv_heads} heads of {head_dim}, position {position}, window {window}: \
-                             {out} is not {plain}"
-                        );
-                    }
-                }
+            assert_agrees(&sequence, positions, window);
+            if window < positions {
+                assert_agrees(&sequence.capped(1.5), positions, window);
+            }
+        }
+    }
+}
+
+fn assert_agrees(sequence: &Sequence, positions: usize, window: usize) {
+    let CachedAttention { heads, kv_heads, head_dim, cap, .. } = sequence.shape;
+    for isa in Isa::all_available() {
+        let out = sequence.forward(isa, &Team::new(2), 0..positions, window);
+        for (position, out) in out.chunks_exact(heads * head_dim).enumerate() {
+            for (out, plain) in out.iter().zip(sequence.plain(position, window)) {
+                assert!(
+                    (f64::from(*out) - plain).abs() < 1e-5,
+                    "{isa:?} {heads}/{kv_heads} heads of {head_dim}, position {position}, window {window}, cap {cap:?}: \
+                     {out} is not {plain}"
+                );
             }
         }
     }
@@ -101,9 +116,11 @@ fn agrees_with_the_definition() {
 fn a_row_has_the_same_bits_alone_and_in_company() {
     for (heads, kv_heads, head_dim) in HEADS {
         let positions = 150;
-        let sequence = Sequence::new(heads, kv_heads, head_dim, positions);
         let width = heads * head_dim;
         for window in [NO_WINDOW, 37] {
+            let sequence = Sequence::new(heads, kv_heads, head_dim, positions);
+            // The capped case walks a window as well: both parts of Gemma 2 at once.
+            let sequence = if window == NO_WINDOW { sequence } else { sequence.capped(2.0) };
             for isa in Isa::all_available() {
                 let together = sequence.forward(isa, &Team::new(1), 0..positions, window);
                 for threads in [2, 3] {

@@ -6,7 +6,7 @@ use crate::attention::AttentionShape;
 ///
 /// `visible(query, key)` takes indices of rows of `qkv`; only keys of the query's own row of the batch are asked about. Any mask
 /// will do, as long as every query sees something. Returns `out` `[batch * length, heads * head_dim]` and the logarithm of the
-/// sum of exponentials of the scaled scores, `[batch, heads, length]`.
+/// sum of exponentials of the scaled and capped scores, `[batch, heads, length]`.
 pub fn attention(
     shape: &AttentionShape,
     qkv: &[f32],
@@ -53,7 +53,8 @@ pub fn attention_backward(
                 let d_p = |key| dot(d_out, plain.value(head, key));
                 let mean: f64 = probabilities.iter().map(|&(key, p)| p * d_p(key)).sum();
                 for &(key, p) in &probabilities {
-                    let d_score = p * (d_p(key) - mean) * f64::from(shape.scale);
+                    let d_score =
+                        p * (d_p(key) - mean) * plain.slope(head, query, key) * f64::from(shape.scale);
                     for i in 0..dim {
                         d_qkv[plain.at_query(head, query) + i] +=
                             d_score * f64::from(plain.key(head, key)[i]);
@@ -107,6 +108,17 @@ impl Plain<'_> {
         &self.qkv[self.at_value(head, row)..][..self.shape.head_dim]
     }
 
+    /// The scaled score before any cap.
+    fn score(&self, head: usize, query: usize, key: usize) -> f64 {
+        dot(self.query(head, query), self.key(head, key)) * f64::from(self.shape.scale)
+    }
+
+    /// Derivative of the cap at a score.
+    fn slope(&self, head: usize, query: usize, key: usize) -> f64 {
+        let capped = |cap| (self.score(head, query, key) / f64::from(cap)).tanh();
+        self.shape.cap.map_or(1.0, |cap| 1.0 - capped(cap).powi(2))
+    }
+
     /// The visible keys of a query with their probabilities, and the logarithm of the sum of exponentials.
     fn probabilities(
         &self,
@@ -116,7 +128,10 @@ impl Plain<'_> {
     ) -> (Vec<(usize, f64)>, f64) {
         let keys: Vec<usize> =
             self.rows_of(query / self.shape.length).filter(|&key| visible(query, key)).collect();
-        let score = |key| dot(self.query(head, query), self.key(head, key)) * f64::from(self.shape.scale);
+        let score = |key| match self.shape.cap {
+            None => self.score(head, query, key),
+            Some(cap) => f64::from(cap) * (self.score(head, query, key) / f64::from(cap)).tanh(),
+        };
         let scores: Vec<f64> = keys.iter().map(|&key| score(key)).collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let log_sum = max + scores.iter().map(|s| (s - max).exp()).sum::<f64>().ln();

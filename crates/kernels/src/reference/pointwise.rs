@@ -1,4 +1,4 @@
-//! Plain SwiGLU, cross-entropy and AdamW.
+//! Plain SwiGLU, GELU, soft cap, cross-entropy and AdamW.
 
 use crate::adamw::AdamW;
 use crate::cross_entropy::{LossSum, NO_TARGET};
@@ -29,6 +29,34 @@ pub fn swiglu_backward(gate_up: &[f32], width: usize, d_out: &[f32]) -> Vec<f64>
 
 fn sigmoid(x: f32) -> f64 {
     1.0 / (1.0 + (-f64::from(x)).exp())
+}
+
+/// `x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))` (Hendrycks and Gimpel, 1606.08415, the approximation).
+pub fn gelu(x: f32) -> f64 {
+    let (x, t) = gelu_tanh(x);
+    0.5 * x * (1.0 + t)
+}
+
+/// Derivative of [`gelu`].
+pub fn gelu_backward(x: f32) -> f64 {
+    let (x, t) = gelu_tanh(x);
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (1.0 + 3.0 * 0.044_715 * x * x);
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner
+}
+
+fn gelu_tanh(x: f32) -> (f64, f64) {
+    let x = f64::from(x);
+    (x, ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+}
+
+/// `cap tanh(x / cap)` (Gemma 2, 2408.00118 section 2).
+pub fn soft_cap(x: f32, cap: f32) -> f64 {
+    f64::from(cap) * (f64::from(x) / f64::from(cap)).tanh()
+}
+
+/// Derivative of [`soft_cap`].
+pub fn soft_cap_backward(x: f32, cap: f32) -> f64 {
+    1.0 - (f64::from(x) / f64::from(cap)).tanh().powi(2)
 }
 
 /// Sum over rows with a target of `-ln softmax(logits)[target]`.

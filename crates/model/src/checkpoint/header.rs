@@ -23,20 +23,25 @@ pub(super) const LENGTH_BYTES: u64 = 8;
 
 /// A header that has passed every check: the tensors lie within the file, side by side, and as long as their shapes say.
 #[derive(Debug)]
-pub(super) struct Header {
+pub struct Header {
     /// In the order of their data.
     pub tensors: Vec<Entry>,
+    /// Texts beside the tensors.
     pub metadata: HashMap<String, String>,
 }
 
 /// One tensor's place.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub struct Entry {
+    /// Name in the file.
     pub name: String,
+    /// Type of its values.
     pub dtype: Dtype,
+    /// Shape; empty for a single value.
     pub shape: Vec<usize>,
     /// First byte, counted from the start of the file.
     pub start: u64,
+    /// Length of its data.
     pub bytes: u64,
 }
 
@@ -45,6 +50,12 @@ impl Entry {
     pub fn count(&self) -> usize {
         self.shape.iter().product()
     }
+}
+
+/// Reads and checks the header of a safetensors file held in memory. Any bytes give a header or an error.
+pub fn parse_header(mut file: &[u8]) -> Result<Header> {
+    let length = file.len() as u64;
+    read_header(&mut file, length, Path::new("model.safetensors"))
 }
 
 /// Reads and checks the header from the start of `stream`, which is `length` bytes long; `file` is named in errors.

@@ -14,8 +14,19 @@ pub(super) fn shards(folder: &Path, index: &Path) -> Result<Vec<(PathBuf, BTreeS
     if bytes > MOST_BYTES {
         return Err(json_error(format!("{bytes} bytes are too many for an index")));
     }
-    let Index { weight_map } = serde_json::from_slice(&fs_err::read(index)?)
-        .map_err(|error| json_error(format!("no index ({error})")))?;
+    let shards = parse(&fs_err::read(index)?, index)?;
+    Ok(shards.into_iter().map(|(shard, tensors)| (folder.join(shard), tensors)).collect())
+}
+
+/// The shards that the bytes of an index name, with their tensors. Any bytes give shards or an error.
+pub fn parse_index(bytes: &[u8]) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    parse(bytes, Path::new("model.safetensors.index.json"))
+}
+
+fn parse(bytes: &[u8], index: &Path) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let json_error = |reason: String| Error::Json { file: index.to_owned(), reason };
+    let Index { weight_map } =
+        serde_json::from_slice(bytes).map_err(|error| json_error(format!("no index ({error})")))?;
     if weight_map.is_empty() {
         return Err(json_error("`weight_map` names no tensor".into()));
     }
@@ -28,7 +39,7 @@ pub(super) fn shards(folder: &Path, index: &Path) -> Result<Vec<(PathBuf, BTreeS
         }
         shards.entry(shard).or_default().insert(tensor);
     }
-    Ok(shards.into_iter().map(|(shard, tensors)| (folder.join(shard), tensors)).collect())
+    Ok(shards)
 }
 
 /// As large as a safetensors header may be: the index repeats those names.

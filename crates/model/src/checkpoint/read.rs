@@ -7,11 +7,16 @@ use std::path::{Path, PathBuf};
 use fs_err::File;
 use half::{bf16, f16};
 use safetensors::Dtype;
+use tensor::Params;
 
 use super::header::{Entry, read_header};
 use super::index::shards;
-use crate::config::TensorSpec;
+use super::present;
+use super::storage::{STORED_UNEMBEDDING, Storage, StoredTensor};
+use super::transpose::transpose;
+use crate::config::DecoderConfig;
 use crate::error::{Error, NameList, Result};
+use crate::tensors::TensorSpec;
 
 /// A tensor with its name, as float32.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,41 +29,71 @@ pub struct NamedTensor {
     pub data: Vec<f32>,
 }
 
-/// Reads the weights of the checkpoint in `folder`, one vector per entry of `specs` and in that order.
+/// Reads the weights of the checkpoint in `folder`, which `config` describes, as trainable parameters in the order of
+/// [`DecoderConfig::tensors`].
 ///
 /// Refused with names: missing and surplus tensors, wrong shapes, dtypes other than F32, F16 and BF16, values that are not
 /// finite, and everything that breaks the file format. Two surpluses are common and harmless: the unembedding of a tied
-/// model (it must equal the embedding), and buffers of rotary frequencies.
-pub fn read_tensors(folder: &Path, specs: &[TensorSpec]) -> Result<Vec<Vec<f32>>> {
-    let (mut files, place) = open_weights(folder)?;
-    let wanted: HashMap<&str, usize> = specs.iter().enumerate().map(|(i, spec)| (&*spec.name, i)).collect();
+/// model (it must equal the embedding), and buffers that the configuration implies (rotary frequencies, masks).
+pub fn read_params(folder: &Path, config: &DecoderConfig) -> Result<Params> {
+    let storage = Storage::of(config);
+    let mut parts: Vec<Vec<f32>> = vec![Vec::new(); storage.specs.len()];
+    for (stored, values) in storage.tensors.iter().zip(read_stored(folder, &storage)?) {
+        split(stored, values, &storage.specs, &mut parts);
+    }
+    let mut params = Params::default();
+    for (spec, values) in storage.specs.into_iter().zip(parts) {
+        params.add(spec.name, &spec.shape, values);
+    }
+    Ok(params)
+}
 
-    let mut found = vec![false; specs.len()];
+/// Gives the values of a stored tensor to its parts.
+fn split(stored: &StoredTensor, mut values: Vec<f32>, specs: &[TensorSpec], parts: &mut [Vec<f32>]) {
+    if stored.transposed {
+        values = transpose(&values, stored.shape[0], stored.shape[1]);
+    }
+    // From the last to the first: what is left in the end needs no copy.
+    for (place, &part) in stored.parts.iter().enumerate().rev() {
+        let count: usize = specs[part].shape.iter().product();
+        parts[part] =
+            if place == 0 { std::mem::take(&mut values) } else { values.split_off(values.len() - count) };
+    }
+}
+
+/// One vector for each tensor of `storage`, in that order.
+fn read_stored(folder: &Path, storage: &Storage) -> Result<Vec<Vec<f32>>> {
+    let (mut files, place) = open_weights(folder)?;
+    let tensors = &storage.tensors;
+    let wanted: HashMap<&str, usize> =
+        tensors.iter().enumerate().map(|(i, tensor)| (&*tensor.name, i)).collect();
+
+    let mut found = vec![false; tensors.len()];
     let mut surplus = Vec::new();
     for file in &files {
         for entry in &file.tensors {
             match wanted.get(&*entry.name) {
                 Some(&index) => found[index] = true,
-                None if entry.name == UNEMBEDDING || entry.name.ends_with(ROTARY_BUFFER) => {}
+                None if entry.name == STORED_UNEMBEDDING || storage.is_buffer(&entry.name) => {}
                 None => surplus.push(entry.name.clone()),
             }
         }
     }
-    let missing = specs.iter().zip(&found).filter(|(_, found)| !**found).map(|(spec, _)| spec.name.clone());
-    let missing: Vec<_> = missing.collect();
+    let missing = tensors.iter().zip(&found).filter(|(_, found)| !**found);
+    let missing: Vec<_> = missing.map(|(tensor, _)| tensor.name.clone()).collect();
     if !missing.is_empty() {
         return Err(Error::MissingTensors { place, names: NameList(missing) });
     }
     if !surplus.is_empty() {
         return Err(Error::SurplusTensors { place, names: NameList(surplus) });
     }
-    let embedding = wanted.get(EMBEDDING).copied();
+    let embedding = wanted.get(&*storage.embedding).copied();
     for file in &files {
         for entry in &file.tensors {
             let expected = match wanted.get(&*entry.name) {
-                Some(&index) => &specs[index].shape,
-                None if entry.name == UNEMBEDDING => match embedding {
-                    Some(embedding) => &specs[embedding].shape,
+                Some(&index) => &tensors[index].shape,
+                None if entry.name == STORED_UNEMBEDDING => match embedding {
+                    Some(embedding) => &tensors[embedding].shape,
                     None => continue,
                 },
                 None => continue,
@@ -67,13 +102,13 @@ pub fn read_tensors(folder: &Path, specs: &[TensorSpec]) -> Result<Vec<Vec<f32>>
         }
     }
 
-    let mut weights = vec![Vec::new(); specs.len()];
+    let mut weights = vec![Vec::new(); tensors.len()];
     let mut unembedding = None;
     for file in &mut files {
         for entry in std::mem::take(&mut file.tensors) {
             if let Some(&index) = wanted.get(&*entry.name) {
                 weights[index] = file.read_finite(&entry)?;
-            } else if entry.name == UNEMBEDDING {
+            } else if entry.name == STORED_UNEMBEDDING {
                 unembedding = Some((file.path.clone(), file.read_finite(&entry)?));
             }
         }
@@ -81,9 +116,16 @@ pub fn read_tensors(folder: &Path, specs: &[TensorSpec]) -> Result<Vec<Vec<f32>>
     if let (Some((file, values)), Some(embedding)) = (unembedding, embedding)
         && values != weights[embedding]
     {
-        return Err(Error::TiedTensorDiffers { file, tensor: UNEMBEDDING.into() });
+        let (tensor, embedding) = (STORED_UNEMBEDDING.into(), storage.embedding.clone());
+        return Err(Error::TiedTensorDiffers { file, tensor, embedding });
     }
     Ok(weights)
+}
+
+/// Names of the tensors in the checkpoint, from the headers alone.
+pub(crate) fn stored_names(folder: &Path) -> Result<Vec<String>> {
+    let (files, _) = open_weights(folder)?;
+    Ok(files.into_iter().flat_map(|file| file.tensors).map(|entry| entry.name).collect())
 }
 
 /// Reads every tensor of one file, in the order of their data.
@@ -107,27 +149,23 @@ pub fn read_metadata(file: &Path) -> Result<HashMap<String, String>> {
     Ok(read_header(&mut stream, length, file)?.metadata)
 }
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const UNEMBEDDING: &str = "lm_head.weight";
-const ROTARY_BUFFER: &str = ".rotary_emb.inv_freq";
-
-/// Bytes converted at a time.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Values read at a time: as many as the second cache of a core holds.
+const PIECE: usize = 1 << 16;
 
 /// The open files of a checkpoint, and the path that stands for them in errors. A single file goes before an index, as in
 /// transformers.
 fn open_weights(folder: &Path) -> Result<(Vec<WeightFile>, PathBuf)> {
     let single = folder.join("model.safetensors");
-    if single.is_file() {
+    if present(&single)? {
         return Ok((vec![WeightFile::open(single.clone())?], single));
     }
     let index = folder.join("model.safetensors.index.json");
-    if !index.is_file() {
+    if !present(&index)? {
         return Err(Error::NotACheckpoint { folder: folder.to_owned(), missing: "model.safetensors".into() });
     }
     let mut files = Vec::new();
     for (path, names) in shards(folder, &index)? {
-        if !path.is_file() {
+        if !present(&path)? {
             let missing = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return Err(Error::NotACheckpoint { folder: folder.to_owned(), missing });
         }
@@ -185,8 +223,13 @@ impl WeightFile {
     }
 
     fn read_finite(&mut self, entry: &Entry) -> Result<Vec<f32>> {
-        let values = self.read(entry)?;
-        match values.iter().position(|value| !value.is_finite()) {
+        let mut first = None;
+        let values = self.read_with(entry, |done, part| {
+            if first.is_none() && kernels::vector::has_non_finite(part) {
+                first = part.iter().position(|value| !value.is_finite()).map(|place| done + place);
+            }
+        })?;
+        match first {
             None => Ok(values),
             Some(place) => Err(Error::NotFinite {
                 file: self.path.clone(),
@@ -197,26 +240,34 @@ impl WeightFile {
         }
     }
 
-    /// The values as float32; both short formats convert without loss.
     fn read(&mut self, entry: &Entry) -> Result<Vec<f32>> {
+        self.read_with(entry, |_, _| {})
+    }
+
+    /// The values as float32; both short formats convert without loss. `look` sees them piece by piece, with the number of
+    /// values before, while they are still in the cache.
+    fn read_with(&mut self, entry: &Entry, mut look: impl FnMut(usize, &[f32])) -> Result<Vec<f32>> {
         self.stream.seek(SeekFrom::Start(entry.start))?;
-        let mut values = Vec::with_capacity(entry.count());
-        let mut left = entry.bytes as usize;
-        let mut buffer = vec![0; left.min(BUFFER_BYTES)];
-        while left > 0 {
-            let bytes = &mut buffer[..left.min(BUFFER_BYTES)];
-            self.stream.read_exact(bytes)?;
-            left -= bytes.len();
+        let mut values = vec![0.0; entry.count()];
+        let mut halves = vec![[0; 2]; if entry.dtype == Dtype::F32 { 0 } else { PIECE.min(values.len()) }];
+        for (piece, part) in values.chunks_mut(PIECE).enumerate() {
+            let halves = &mut halves[..if entry.dtype == Dtype::F32 { 0 } else { part.len() }];
             match entry.dtype {
                 Dtype::F16 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()))
+                    self.stream.read_exact(halves.as_flattened_mut())?;
+                    part.iter_mut().zip(halves).for_each(|(v, b)| *v = f16::from_le_bytes(*b).to_f32());
                 }
                 Dtype::BF16 => {
-                    values.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()))
+                    self.stream.read_exact(halves.as_flattened_mut())?;
+                    part.iter_mut().zip(halves).for_each(|(v, b)| *v = bf16::from_le_bytes(*b).to_f32());
                 }
-                // `check` has let no other dtype through.
-                _ => values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
+                // `check` has let no other dtype through. Straight to where they stay; on most machines nothing is left to do.
+                _ => {
+                    self.stream.read_exact(bytemuck::cast_slice_mut(part))?;
+                    part.iter_mut().for_each(|v| *v = f32::from_bits(u32::from_le(v.to_bits())));
+                }
             }
+            look(piece * PIECE, part);
         }
         Ok(values)
     }

@@ -7,37 +7,94 @@ use std::path::{Path, PathBuf};
 
 use fs_err::File;
 use serde_json::{Map, Value, json};
+use tensor::Params;
 
 use super::header::MOST_HEADER_BYTES;
+use super::storage::Storage;
+use super::transpose::transpose;
+use crate::config::DecoderConfig;
 use crate::error::{Error, Result};
 
+/// Writes the weights of the decoder that `config` describes as `model.safetensors` in `folder`, in float32 and as its family
+/// stores them, with `metadata` in its header. `params` may hold more than the decoder's.
+pub fn write_params(
+    folder: &Path,
+    config: &DecoderConfig,
+    params: &Params,
+    metadata: &[(&str, &str)],
+) -> Result<()> {
+    let storage = Storage::of(config);
+    let find = |part: &usize| {
+        let name = &storage.specs[*part].name;
+        let id = params.find(name).ok_or_else(|| Error::MissingParameter { name: name.clone() })?;
+        Ok(params.data(id))
+    };
+    let mut tensors = Vec::with_capacity(storage.tensors.len());
+    for stored in &storage.tensors {
+        tensors.push(Stored {
+            name: &stored.name,
+            shape: &stored.shape,
+            parts: stored.parts.iter().map(find).collect::<Result<_>>()?,
+            transposed: stored.transposed,
+        });
+    }
+    let metadata: Vec<_> = [("format", "pt")].into_iter().chain(metadata.iter().copied()).collect();
+    write_stored(&folder.join("model.safetensors"), tensors, &metadata)
+}
+
 /// Writes float32 tensors (name, shape, values) as a safetensors file, sorted by name, with `metadata` in its header.
-///
-/// Files that transformers is to load carry `("format", "pt")`. The values go through a small buffer: the weights are
-/// never held twice.
 pub fn write_tensors(
     file: &Path,
     tensors: &[(&str, &[usize], &[f32])],
     metadata: &[(&str, &str)],
 ) -> Result<()> {
-    let mut sorted = tensors.to_vec();
-    sorted.sort_by_key(|&(name, ..)| name);
-    let header = header_bytes(file, &sorted, metadata)?;
+    let whole = |&(name, shape, values)| Stored { name, shape, parts: vec![values], transposed: false };
+    write_stored(file, tensors.iter().map(whole).collect(), metadata)
+}
+
+/// A tensor to be written: its parts one after the other along the outputs.
+struct Stored<'a> {
+    name: &'a str,
+    /// As it is to lie in the file.
+    shape: &'a [usize],
+    parts: Vec<&'a [f32]>,
+    transposed: bool,
+}
+
+impl Stored<'_> {
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
+    fn write(&self, stream: &mut File, bytes: &mut [u8]) -> Result<()> {
+        if !self.transposed {
+            return self.parts.iter().try_for_each(|part| write_values(stream, part, bytes));
+        }
+        write_values(stream, &transpose(&self.parts.concat(), self.shape[1], self.shape[0]), bytes)
+    }
+}
+
+/// The values go through a small buffer: the weights are never held twice, but for a tensor that is transposed.
+fn write_stored(file: &Path, mut tensors: Vec<Stored>, metadata: &[(&str, &str)]) -> Result<()> {
+    tensors.sort_by_key(|tensor| tensor.name);
+    let header = header_bytes(file, &tensors, metadata)?;
     write_whole(file, |stream| {
         stream.write_all(&(header.len() as u64).to_le_bytes())?;
         stream.write_all(&header)?;
         let mut bytes = vec![0; 4 * BUFFER_VALUES];
-        for (.., values) in sorted {
-            for part in values.chunks(BUFFER_VALUES) {
-                let bytes = &mut bytes[..4 * part.len()];
-                for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(part) {
-                    *place = value.to_le_bytes();
-                }
-                stream.write_all(bytes)?;
-            }
-        }
-        Ok(())
+        tensors.iter().try_for_each(|tensor| tensor.write(stream, &mut bytes))
     })
+}
+
+fn write_values(stream: &mut File, values: &[f32], bytes: &mut [u8]) -> Result<()> {
+    for part in values.chunks(BUFFER_VALUES) {
+        let bytes = &mut bytes[..4 * part.len()];
+        for (place, value) in bytes.as_chunks_mut().0.iter_mut().zip(part) {
+            *place = value.to_le_bytes();
+        }
+        stream.write_all(bytes)?;
+    }
+    Ok(())
 }
 
 /// Writes `bytes` as `file`, whole or not at all.
@@ -65,11 +122,7 @@ const BUFFER_VALUES: usize = 1 << 18;
 /// Readers that map the file expect the values of the first tensor at a multiple of this.
 const ALIGNMENT: usize = 8;
 
-fn header_bytes(
-    file: &Path,
-    sorted: &[(&str, &[usize], &[f32])],
-    metadata: &[(&str, &str)],
-) -> Result<Vec<u8>> {
+fn header_bytes(file: &Path, sorted: &[Stored], metadata: &[(&str, &str)]) -> Result<Vec<u8>> {
     let unwritable = |tensor: &str, reason: String| {
         Err(Error::Unwritable { file: file.to_owned(), tensor: tensor.to_owned(), reason })
     };
@@ -80,18 +133,20 @@ fn header_bytes(
     }
     let mut end = 0;
     let mut names = HashSet::new();
-    for &(name, shape, values) in sorted {
+    for tensor in sorted {
+        let &Stored { name, shape, .. } = tensor;
+        let values = tensor.len();
         if name == RESERVED {
             return unwritable(name, "the format reserves this name".into());
         }
         if !names.insert(name) {
             return unwritable(name, "it is given twice".into());
         }
-        if shape.iter().product::<usize>() != values.len() {
-            return unwritable(name, format!("shape {shape:?} does not hold {} values", values.len()));
+        if shape.iter().product::<usize>() != values {
+            return unwritable(name, format!("shape {shape:?} does not hold {values} values"));
         }
         let begin = end;
-        end += 4 * values.len() as u64;
+        end += 4 * values as u64;
         header.insert(name.into(), json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, end] }));
     }
     let mut bytes = Value::Object(header).to_string().into_bytes();

@@ -1,7 +1,7 @@
 //! Weights as the engine reads them: products packed once, tables and vectors as they are.
 
 use kernels::packed::PackedF32;
-use tensor::{Linear, ParamId, Params};
+use tensor::{Linear, Norm, NormKind, ParamId, Params};
 
 use crate::Decoder;
 
@@ -47,12 +47,14 @@ impl EngineWeights {
     /// Packs a decoder.
     pub fn new(decoder: &Decoder, params: &Params) -> Self {
         let mut weights = Self::default();
-        let (_, width) = params.matrix_shape(decoder.embedding);
-        weights.tables.insert(decoder.embedding, (params.data(decoder.embedding).to_vec(), width));
+        for table in [Some(decoder.embedding.table), decoder.embedding.positions].into_iter().flatten() {
+            let (_, width) = params.matrix_shape(table);
+            weights.tables.insert(table, (params.data(table).to_vec(), width));
+        }
         for block in &decoder.blocks {
             weights.add_block(block, params);
         }
-        weights.add_vector(decoder.norm, params);
+        weights.add_norm(&decoder.norm, params);
         weights.add_group(&[Linear { weight: decoder.unembedding, bias: None }], params);
         weights
     }
@@ -62,8 +64,12 @@ impl EngineWeights {
         for group in block.linear_groups() {
             self.add_group(&group, params);
         }
-        for vector in block.vectors() {
-            self.add_vector(vector, params);
+        for norm in block.norms() {
+            self.add_norm(norm, params);
+        }
+        if let Some(norms) = &block.attention().head_norms {
+            self.vectors.insert(norms.query, params.data(norms.query).to_vec());
+            self.vectors.insert(norms.key, params.data(norms.key).to_vec());
         }
     }
 
@@ -82,9 +88,15 @@ impl EngineWeights {
         self.groups.insert(maps[0].weight, Group { packed: PackedF32::pack(&parts, inputs), bias });
     }
 
-    /// Keeps a gain or bias.
-    pub fn add_vector(&mut self, id: ParamId, params: &Params) {
-        self.vectors.insert(id, params.data(id).to_vec());
+    /// Keeps a norm's gain, which is one more than its weight in some kinds, and its bias.
+    fn add_norm(&mut self, norm: &Norm, params: &Params) {
+        let mut gain = params.data(norm.weight).to_vec();
+        match norm.kind {
+            NormKind::Rms => {}
+            NormKind::RmsPlusOne => gain.iter_mut().for_each(|weight| *weight += 1.0),
+            NormKind::Layer { bias } => self.vectors.insert(bias, params.data(bias).to_vec()),
+        }
+        self.vectors.insert(norm.weight, gain);
     }
 
     pub(super) fn group(&self, first: ParamId) -> &Group {

@@ -48,7 +48,7 @@ impl ParallelHeads {
         for (name, shape) in Self::tensors(&spec, &decoder.config) {
             let inner = name.splitn(3, '.').nth(2).unwrap_or_default();
             let twin = params.find(&format!("{last}.{inner}"));
-            let into_residual = inner.ends_with("o_proj.weight") || inner.ends_with("down_proj.weight");
+            let into_residual = inner.contains("o_proj.") || inner.contains("down_proj.");
             let data = match (spec.kind, start) {
                 _ if inner == "unembedding.weight" => params.data(decoder.unembedding).to_vec(),
                 (HeadKind::Linear, _) => identity(decoder.config.width),
@@ -57,7 +57,7 @@ impl ParallelHeads {
                 (_, HeadStart::Finished) if twin.is_some() => {
                     twin.map(|id| params.data(id).to_vec()).unwrap_or_default()
                 }
-                _ => initial_values(&name, &shape, decoder.config.layers, &mut rng),
+                _ => initial_values(&name, &shape, &decoder.config, &mut rng),
             };
             params.add(name, &shape, data);
         }
@@ -82,6 +82,8 @@ impl ParallelHeads {
                     config,
                     decoder.rope(),
                     &format!("heads.{depth}"),
+                    // A head stands in the place of the last block: with its window and its rotation, or without.
+                    config.layers - 1,
                     slot,
                 )?)),
                 HeadKind::Linear => {

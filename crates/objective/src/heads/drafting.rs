@@ -123,7 +123,7 @@ impl ParallelHeads {
         let mut tokens = Vec::with_capacity(normed.rows);
         for row in 0..normed.rows {
             let state = engine.copy_rows(&normed, row, 1);
-            let logits = engine.linear(state, &[Linear { weight: self.heads[row].unembedding, bias: None }]);
+            let logits = decoder.logits_by(engine, state, self.heads[row].unembedding);
             tokens.extend(argmaxes(&logits));
             engine.recycle(logits);
         }

@@ -99,6 +99,12 @@ impl Step<'_> {
         let targets = self.window.targets[depth - 1].max(1);
         let scale = self.heads.weight(depth) / targets as f32;
         let unembedding = self.heads.unembedding(self.decoder, depth);
-        self.sums[depth - 1] = tape.cross_entropy(&normed, unembedding, &self.targets, scale);
+        self.sums[depth - 1] = tape.cross_entropy(
+            &normed,
+            unembedding,
+            &self.targets,
+            scale,
+            self.decoder.config.variant.logit_cap,
+        );
     }
 }

@@ -3,7 +3,7 @@
 use kernels::matmul::{View, ViewMut, Write, product_nn, product_tn};
 
 use super::{Mark, Node, Op, Tape};
-use crate::{AttentionSpec, Linear};
+use crate::{Activation, AttentionSpec, Linear};
 
 impl Tape<'_> {
     /// Runs back from the end to `mark`: gradients of parameters are added to, gradients of values before the mark wait
@@ -14,32 +14,38 @@ impl Tape<'_> {
         while self.nodes.len() > mark.0 {
             let Some(mut node) = self.nodes.pop() else { return };
             if let Some(gradient) = node.gradient.take() {
-                self.step_back(&node, gradient);
+                match node.requires_gradient {
+                    true => self.step_back(&node, gradient),
+                    // Nothing before it is trained, and what its backward would need may be gone.
+                    false => self.arena.give(gradient),
+                }
             }
             self.release(node);
         }
     }
 
-    fn step_back(&mut self, node: &Node, gradient: Vec<f32>) {
+    fn step_back(&mut self, node: &Node, mut gradient: Vec<f32>) {
         match &node.op {
-            Op::Embed { table, tokens } => {
-                if let Some(slot) = self.gradients.as_mut().and_then(|g| g.adding_slot(*table)) {
+            Op::Embed { embedding, tokens } => {
+                let positions = embedding.positions;
+                if let Some(slot) =
+                    positions.and_then(|p| self.gradients.as_mut().and_then(|g| g.adding_slot(p)))
+                {
+                    kernels::embedding::scatter_add(&gradient, node.width, &self.layout.positions, slot);
+                }
+                if let Some(slot) = self.gradients.as_mut().and_then(|g| g.adding_slot(embedding.table)) {
+                    if embedding.scale != 1.0 {
+                        kernels::vector::scale(&mut gradient, embedding.scale);
+                    }
                     kernels::embedding::scatter_add(&gradient, node.width, tokens, slot);
                 }
             }
-            Op::RmsNorm { x, weight, inverse_rms } => {
-                let (mut dx, write) = self.gradient_of(*x);
-                let slot = self.gradients.as_mut().and_then(|g| g.adding_slot(*weight));
-                kernels::rms_norm::backward(
-                    &self.nodes[*x].value,
-                    self.params.data(*weight),
-                    inverse_rms,
-                    &gradient,
-                    &mut dx,
-                    write,
-                    slot,
-                );
-                self.nodes[*x].gradient = Some(dx);
+            Op::Norm { x, norm, inverse_rms } => self.norm_back(*x, norm, inverse_rms, &gradient),
+            Op::NormAdd { x, norm, inverse_rms, residual } => {
+                if self.nodes[*x].requires_gradient || self.norm_trained(norm) {
+                    self.norm_back(*x, norm, inverse_rms, &gradient);
+                }
+                return self.hand_over(*residual, gradient);
             }
             Op::Linear { x, maps } => {
                 let mut offset = 0;
@@ -49,31 +55,53 @@ impl Tape<'_> {
             }
             Op::LinearAdd { x, map, residual } => {
                 self.linear_back(*x, map, &gradient, node.width);
-                if self.nodes[*residual].requires_gradient {
-                    match &mut self.nodes[*residual].gradient {
-                        Some(present) => kernels::vector::add_assign(present, &gradient),
-                        // Nobody else has written there yet: hand the buffer over instead of copying it.
-                        empty => {
-                            *empty = Some(gradient);
-                            return;
-                        }
-                    }
-                }
+                return self.hand_over(*residual, gradient);
+            }
+            Op::HeadNorm { qkv, norms, columns, inverse_rms } => {
+                return self.head_norm_back(*qkv, norms, columns, inverse_rms, gradient);
             }
             Op::Attention { qkv, spec, log_sum_exp } => {
                 self.attention_back(*qkv, spec, log_sum_exp, node, &gradient)
             }
-            Op::Swiglu { gate_up } => {
-                let mut d_gate_up = self.arena.take(self.nodes[*gate_up].value.len());
-                kernels::swiglu::backward(&self.nodes[*gate_up].value, node.width, &gradient, &mut d_gate_up);
-                self.nodes[*gate_up].gradient = Some(d_gate_up);
+            Op::Activate { x, activation } => {
+                let value = &self.nodes[*x].value;
+                let mut dx = self.arena.take(value.len());
+                match activation {
+                    Activation::SiluGated => kernels::swiglu::backward(value, node.width, &gradient, &mut dx),
+                    Activation::GeluGated => {
+                        kernels::gelu::gated_backward(value, node.width, &gradient, &mut dx)
+                    }
+                    Activation::Gelu => kernels::gelu::backward(value, &gradient, &mut dx),
+                }
+                self.nodes[*x].gradient = Some(dx);
+            }
+            Op::SoftCap { x, cap } => {
+                let capped = self.capped(*x, *cap);
+                kernels::soft_cap::backward(&capped, *cap, &mut gradient);
+                self.arena.give(capped);
+                return self.hand_over(*x, gradient);
+            }
+        }
+        self.arena.give(gradient);
+    }
+
+    /// Adds `gradient` to that of a value, if anybody wants it.
+    fn hand_over(&mut self, value: usize, gradient: Vec<f32>) {
+        let node = &mut self.nodes[value];
+        match &mut node.gradient {
+            _ if !node.requires_gradient => {}
+            Some(present) => kernels::vector::add_assign(present, &gradient),
+            // Nobody else has written there yet: the buffer itself goes over instead of a copy.
+            empty => {
+                *empty = Some(gradient);
+                return;
             }
         }
         self.arena.give(gradient);
     }
 
     /// The gradient buffer of a value, and whether it holds something already.
-    fn gradient_of(&mut self, x: usize) -> (Vec<f32>, Write) {
+    pub(super) fn gradient_of(&mut self, x: usize) -> (Vec<f32>, Write) {
         match self.nodes[x].gradient.take() {
             Some(present) => (present, Write::Add),
             None => {
@@ -119,22 +147,24 @@ impl Tape<'_> {
         kernels::attention::backward(
             &shape,
             &self.nodes[qkv].value,
-            &self.layout.first_visible,
+            &self.layout.first_visible(spec.window),
             &node.value,
             log_sum_exp,
             gradient,
             &mut d_qkv,
         );
-        kernels::rope::rotate(
-            &mut d_qkv,
-            spec.qkv_width(),
-            spec.rotated().start,
-            spec.heads + spec.kv_heads,
-            spec.head_dim,
-            &self.layout.positions,
-            &spec.rope,
-            true,
-        );
+        if let Some(rope) = &spec.rope {
+            kernels::rope::rotate(
+                &mut d_qkv,
+                spec.qkv_width(),
+                spec.rotated().start,
+                spec.heads + spec.kv_heads,
+                spec.head_dim,
+                &self.layout.positions,
+                rope,
+                true,
+            );
+        }
         self.nodes[qkv].gradient = Some(d_qkv);
     }
 }

@@ -1,6 +1,8 @@
 //! Cross-entropy straight from hidden states: logits exist for one chunk of rows at a time, and never as a whole.
 
-use kernels::cross_entropy::{cross_entropy_loss, softmax_cross_entropy_in_place};
+use kernels::cross_entropy::{
+    capped_softmax_cross_entropy_in_place, cross_entropy_loss, softmax_cross_entropy_in_place,
+};
 use kernels::matmul::{View, ViewMut, Write, product_nn, product_nt, product_tn};
 
 use super::{LossSum, ParamId, Tape, Var};
@@ -10,7 +12,8 @@ const CHUNK_ROWS: usize = 256;
 const CHUNK_LOGITS: usize = 1 << 20;
 
 impl Tape<'_> {
-    /// Negative log-likelihood of `targets` (one per row, or [`crate::NO_TARGET`]) under `softmax(hidden W^T)`.
+    /// Negative log-likelihood of `targets` (one per row, or [`crate::NO_TARGET`]) under `softmax(hidden W^T)`;
+    /// with a `cap`, the logits pass through a soft cap before the softmax.
     ///
     /// `hidden` `[rows, width]`, `unembedding` `[vocabulary, width]`. While training, `scale` times the gradient of the
     /// summed loss goes into the gradients of `hidden` and of `unembedding` at once, as part of the same pass.
@@ -20,6 +23,7 @@ impl Tape<'_> {
         unembedding: ParamId,
         targets: &[u32],
         scale: f32,
+        cap: Option<f32>,
     ) -> LossSum {
         let (vocabulary, width) = self.params.matrix_shape(unembedding);
         let rows = self.nodes[hidden.0].rows;
@@ -42,10 +46,16 @@ impl Tape<'_> {
             product_nt(states, weight, ViewMut::new(logits, count, vocabulary), Write::Overwrite);
             let targets = &targets[start..start + count];
             if !(needs_dx || needs_dw) {
+                if let Some(cap) = cap {
+                    kernels::soft_cap::forward(logits, cap);
+                }
                 sum += cross_entropy_loss(logits, vocabulary, targets);
                 continue;
             }
-            sum += softmax_cross_entropy_in_place(logits, vocabulary, targets, scale);
+            sum += match cap {
+                None => softmax_cross_entropy_in_place(logits, vocabulary, targets, scale),
+                Some(cap) => capped_softmax_cross_entropy_in_place(logits, vocabulary, targets, scale, cap),
+            };
             let d_logits = View::new(logits, count, vocabulary);
             if let Some((d_hidden, write)) = &mut d_hidden {
                 let part = &mut d_hidden[start * width..(start + count) * width];

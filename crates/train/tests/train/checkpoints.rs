@@ -96,7 +96,7 @@ fn without_its_heads_it_is_a_plain_checkpoint() {
 fn heads_of_another_model_are_noticed() {
     let (_temporary, folder) = saved();
     let mut other = checkpoint(&HeadsSpec::next_token());
-    let id = other.decoder.embedding;
+    let id = other.decoder.embedding.table;
     other.params.data_mut(id)[5] += 1e-6;
     let elsewhere = folder.with_file_name("other");
     other.save(&elsewhere).unwrap();

@@ -1,7 +1,9 @@
 //! Models and batches small enough to be checked by brute force.
 
+use std::path::Path;
+
 use data::{Batch, Corpus};
-use model::{Decoder, DecoderConfig, Family, Rope};
+use model::{Decoder, DecoderConfig, Family, Rope, Variant};
 use objective::{HeadKind, HeadStart, HeadsSpec, Objective, ParallelHeads, UnembeddingKind, Window};
 use tensor::{Arena, Layout, LossSum, Params, Tape, random};
 use train::config::DecaySetting;
@@ -28,7 +30,27 @@ pub fn tiny_config(tied: bool) -> DecoderConfig {
         mlp_bias: false,
         begin_token: None,
         end_tokens: Vec::new(),
+        variant: Variant::default(),
     }
+}
+
+/// A decoder of every family, as small as [`tiny_config`], with a window that acts within its rows.
+pub fn families() -> Vec<DecoderConfig> {
+    let read = |family: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
+        let bytes = fs_err::read(folder.join(format!("{family}.json"))).unwrap();
+        let mut config = model::checkpoint::parse_config(&bytes).unwrap();
+        (config.vocabulary, config.width, config.layers, config.ffn) = (VOCABULARY, 8, 4, 12);
+        (config.kv_heads, config.heads, config.head_dim) = (config.kv_heads / 2, 2, 4);
+        if let Some(window) = &mut config.variant.window {
+            window.keys = 3;
+        }
+        if family == "gemma2" {
+            config.variant.embedding_scale = 8f32.sqrt();
+        }
+        config
+    };
+    ["llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "smollm3", "gpt2"].map(read).into()
 }
 
 /// A model with heads.
@@ -61,9 +83,9 @@ impl Model {
         let mut rng = random::seeded(2, 2);
         let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
         for id in ids {
-            let gain = params.get(id).name.ends_with("norm.weight");
+            // Norms begin at the gain that they have in a new model: 1, or 0 where 1 is added.
+            let base = if params.get(id).name.ends_with("norm.weight") { params.data(id)[0] } else { 0.0 };
             let values = random::normal(&mut rng, params.data(id).len(), 0.35);
-            let base = if gain { 1.0 } else { 0.0 };
             params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
         }
         Self { decoder, params, objective }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use data::{Batch, PADDING};
-use model::{Decoder, DecoderConfig, Family, Rope};
+use model::{Decoder, DecoderConfig, Family, Rope, Variant};
 use objective::{HeadKind, HeadsSpec, ParallelHeads, UnembeddingKind};
 use serde::Deserialize;
 use tensor::Params;
@@ -105,6 +105,7 @@ fn config() -> DecoderConfig {
         mlp_bias: false,
         begin_token: None,
         end_tokens: Vec::new(),
+        variant: Variant::default(),
     }
 }
 

@@ -10,10 +10,16 @@ pub struct Digest(u128);
 const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
 
+impl Default for Digest {
+    fn default() -> Self {
+        Self(OFFSET)
+    }
+}
+
 impl Digest {
     /// The state before any byte.
     pub fn new() -> Self {
-        Self(OFFSET)
+        Self::default()
     }
 
     /// Takes in bytes as they are.

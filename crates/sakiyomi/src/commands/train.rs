@@ -95,10 +95,15 @@ impl From<Plan> for Planned {
 
 impl Planned {
     fn text(&self) -> String {
+        let length = match self.steps {
+            // The clock bounds the run.
+            0 => format!("steps of {} tokens until train.seconds are used", self.tokens_per_step),
+            steps => format!("{steps} steps of {} tokens: {} tokens", self.tokens_per_step, self.tokens),
+        };
         format!(
             "model     {} layers, width {}, vocabulary {}: {} parameters\n\
              heads     {} (the next token included), {} parameters more\n\
-             trained   {} parameters, {} steps of {} tokens: {} tokens\n\
+             trained   {} parameters, {length}\n\
              memory    about {:.2} GB\n\
              nothing was read but the tokenizer, and nothing was written (dry run)",
             self.layers,
@@ -108,9 +113,6 @@ impl Planned {
             self.heads,
             self.head_parameters,
             self.trained_parameters,
-            self.steps,
-            self.tokens_per_step,
-            self.tokens,
             self.memory_bytes as f64 / 1e9
         )
     }

@@ -78,6 +78,7 @@ pub fn load_or_build(
             Err(reason) => reason,
         },
     };
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
     let part = match begin_part(folder, &name) {
         Ok(part) => part,
         Err(error) => {
@@ -86,7 +87,15 @@ pub fn load_or_build(
         }
     };
     let file = part.as_file().try_clone()?;
-    let corpus = build(documents, vocabulary, key, file, &path)?;
+    let corpus = match build(documents, vocabulary, key, file, &path) {
+        Ok(corpus) => corpus,
+        Err(error) => {
+            drop(part);
+            // Text that cannot be used leaves no folders behind; those that hold something stay.
+            missing.iter().for_each(|folder| _ = std::fs::remove_dir(folder));
+            return Err(error);
+        }
+    };
     Ok(match part.persist(&path) {
         Ok(_) => (corpus, CacheOutcome::Written(path, reason)),
         Err(error) => (corpus, CacheOutcome::NotKept(error.error.to_string())),

@@ -10,10 +10,16 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 /// Running state.
 pub struct Digest(XxHash3_128);
 
+impl Default for Digest {
+    fn default() -> Self {
+        Self(XxHash3_128::new())
+    }
+}
+
 impl Digest {
     /// The state before any byte.
     pub fn new() -> Self {
-        Self(XxHash3_128::new())
+        Self::default()
     }
 
     /// Takes in bytes as they are.

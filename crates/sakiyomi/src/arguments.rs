@@ -146,7 +146,7 @@ pub struct Sweep {
     /// Only runs whose names contain this, and those that they start from.
     #[arg(long, value_name = "PATTERN")]
     pub only: Option<String>,
-    /// A value that replaces the file's, such as seeds=[1] or settings.train.tokens=100000 (repeatable).
+    /// A value that replaces the file's, as TOML, for example settings.train.tokens=100000 (repeatable).
     #[arg(long, value_name = "key=value")]
     pub set: Vec<String>,
     /// Train nothing: make the tables from the results that are there.

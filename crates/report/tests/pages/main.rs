@@ -3,6 +3,7 @@
 mod charts;
 mod figures;
 mod main_job_page;
+mod sweep_page;
 
 use roxmltree::Document;
 

@@ -114,7 +114,7 @@ fn settings_that_cannot_work_are_named_by_key() {
     refuses("model.architecture.layers=9223372036854775807", &["model.architecture.layers"]);
     refuses("model.architecture.ffn=9223372036854775807", &["model.architecture.ffn"]);
     let large = [
-        "model.architecture.heads=64",
+        "model.architecture.heads=128",
         "model.architecture.width=65536",
         "model.architecture.layers=200",
         "model.architecture.ffn=65536",

@@ -293,18 +293,19 @@ fn a_run_that_seconds_bound_ends_with_them_and_keeps_what_was_used() {
     let mut config = config(folder.path());
     // Far more than three steps take, so that the clock does not end them.
     (config.train.steps, config.train.seconds) = (0, Some(1e6));
+    (config.evaluation.every, config.checkpoint.every) = (0, 0);
     let stopped = train(&config, false, &mut Watcher { stop_after: Some(3), ..Watcher::default() }).unwrap();
     assert!(!stopped.finished && stopped.training_seconds > 0.0, "{stopped:?}");
     let before = record_seconds(&config, 3);
     assert!((before - stopped.training_seconds).abs() < 1e-9 * before, "{before} {stopped:?}");
 
-    config.train.seconds = Some(before + 0.2);
+    config.train.seconds = Some(before + 0.1);
     let outcome = finish(&config, true);
     assert!(outcome.step > 3 && outcome.step == outcome.steps, "{outcome:?}");
-    assert!(outcome.training_seconds >= before + 0.2, "{outcome:?}");
+    assert!(outcome.training_seconds >= before + 0.1, "{outcome:?}");
     assert!((record_seconds(&config, usize::MAX) - outcome.training_seconds).abs() < 1e-9);
     let without_last = record_seconds(&config, outcome.step - 1);
-    assert!(without_last < before + 0.2, "it ends with the step in which the seconds are used up");
+    assert!(without_last < before + 0.1, "it ends with the step in which the seconds are used up");
     // There is nothing left to do.
     assert_eq!(finish(&config, true).step, outcome.step);
 }

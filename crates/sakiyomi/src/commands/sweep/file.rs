@@ -192,7 +192,7 @@ fn replace(table: &mut Table, text: &str) -> anyhow::Result<()> {
 
 /// Refuses keys of `table` that are not among `names`.
 fn known(table: &Table, section: &str, names: &[&str]) -> anyhow::Result<()> {
-    for key in table.keys().filter(|key| !names.contains(&key.as_str())) {
+    if let Some(key) = table.keys().find(|key| !names.contains(&key.as_str())) {
         let nearest = names.iter().min_by_key(|name| strsim::damerau_levenshtein(key, name));
         let near = nearest.filter(|name| strsim::damerau_levenshtein(key, name) <= (key.len() / 3).max(2));
         let hint = match near {

@@ -1,6 +1,8 @@
 //! kill -9 at any moment, also inside a save: the run goes on to the same bits.
 
 #![cfg(unix)]
+// How many kills hit a save is what one wants to know of this test.
+#![allow(clippy::print_stdout)]
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

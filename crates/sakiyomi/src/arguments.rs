@@ -56,6 +56,8 @@ pub enum DataVerb {
     Show(DataShow),
     /// Learn a byte-level BPE vocabulary from text and write its tokenizer.json.
     Tokenizer(DataTokenizer),
+    /// Let a model continue pieces of text: what heads on the frozen model learn best from.
+    Continuations(DataContinuations),
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +118,32 @@ pub struct DataTokenizer {
     /// Bytes of text to look at, at most: of a larger text every second, third, ... document.
     #[arg(long, value_name = "BYTES", default_value_t = data::vocabulary::SAMPLE_BYTES)]
     pub sample_bytes: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct DataContinuations {
+    /// A checkpoint folder: the model that continues.
+    pub checkpoint: PathBuf,
+    /// Text to begin from: files (.txt, .jsonl, also packed as .gz or .zst, .parquet), folders of them, or patterns.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// The .jsonl file to write; must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Field of .jsonl lines that holds the text.
+    #[arg(long, default_value = "text")]
+    pub field: String,
+    /// Continuations to write, at most; their beginnings are spread evenly over the text.
+    #[arg(long, default_value_t = 1000)]
+    pub count: usize,
+    /// Tokens of each beginning.
+    #[arg(long, default_value_t = 24)]
+    pub prompt_tokens: usize,
+    /// Tokens to add to each, at most.
+    #[arg(long, default_value_t = 160)]
+    pub max_new_tokens: usize,
+    #[command(flatten)]
+    pub sampling: Sampling,
 }
 
 #[derive(Debug, Args)]

@@ -1,8 +1,10 @@
 //! `sakiyomi data`: what stands before training.
 
+mod continuations;
 mod paint;
 mod show;
 mod tokenizer;
 
+pub use continuations::continuations;
 pub use show::show;
 pub use tokenizer::tokenizer;

@@ -131,7 +131,8 @@ fn statistics_line(statistics: &Statistics) -> String {
 }
 
 impl Sampling {
-    fn settings(&self) -> SamplingSettings {
+    /// As the decoder takes them.
+    pub fn settings(&self) -> SamplingSettings {
         SamplingSettings {
             temperature: self.temperature,
             top_k: self.top_k,

@@ -39,6 +39,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Init(init) => init::run(&init, output),
         Verb::Data { verb: DataVerb::Show(show) } => data::show(&show, output),
         Verb::Data { verb: DataVerb::Tokenizer(learn) } => data::tokenizer(&learn, threads, output),
+        Verb::Data { verb: DataVerb::Continuations(continued) } => {
+            data::continuations(&continued, threads, output)
+        }
         Verb::Train(train) => train::run(&train, arguments.threads, output),
         Verb::Sweep(sweep) => sweep::run(&sweep, arguments.threads, output),
         Verb::SweepRun => sweep::run_child(output),

@@ -152,3 +152,32 @@ fn eval_and_report_tell_of_a_run() {
         }
     }
 }
+
+#[test]
+fn continuations_are_what_the_model_says_and_heads_train_on_them() {
+    let place = Place::trained(&["objective.kind=next-token"]);
+    let sizes = ["--count", "5", "--prompt-tokens", "20", "--max-new-tokens", "12"];
+    let asked =
+        [&["data", "continuations", CHECKPOINT, "text.jsonl", "--output", "own.jsonl"][..], &sizes].concat();
+    let told = place.json(&asked);
+    assert_eq!(told["continuations"], 5);
+    let own = String::from_utf8(place.read("own.jsonl")).unwrap();
+    let texts: Vec<serde_json::Value> = own.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(texts.len(), 5);
+    for text in &texts {
+        let text = text["text"].as_str().unwrap();
+        // A beginning of 20 tokens: the one that stands before every document, and 19 bytes.
+        let (prompt, rest) = text.split_at(19);
+        let said = place.succeeds(&["generate", CHECKPOINT, "--prompt", prompt, "--max-new-tokens", "12"]);
+        assert_eq!(said.trim_end_matches('\n'), rest.trim_end_matches('\n'), "{text}");
+    }
+    place.refuses(&asked, &["own.jsonl exists"]);
+    place.refuses(
+        &["data", "continuations", CHECKPOINT, "text.jsonl", "--output", "own.txt"],
+        &["must end in .jsonl"],
+    );
+    let init = format!("model.init={CHECKPOINT}");
+    let heads = training_from(&[&init, "run.folder=heads", "train.mode=heads", "data.train=own.jsonl"]);
+    place.succeeds(&heads);
+    assert!(place.exists("heads/checkpoints/last/mtp.json"));
+}

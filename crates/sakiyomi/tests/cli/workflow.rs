@@ -164,13 +164,10 @@ fn continuations_are_what_the_model_says_and_heads_train_on_them() {
     let own = String::from_utf8(place.read("own.jsonl")).unwrap();
     let texts: Vec<serde_json::Value> = own.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(texts.len(), 5);
-    for text in &texts {
-        let text = text["text"].as_str().unwrap();
-        // A beginning of 20 tokens: the one that stands before every document, and 19 bytes.
-        let (prompt, rest) = text.split_at(19);
-        let said = place.succeeds(&["generate", CHECKPOINT, "--prompt", prompt, "--max-new-tokens", "12"]);
-        assert_eq!(said.trim_end_matches('\n'), rest.trim_end_matches('\n'), "{text}");
-    }
+    // A beginning of 20 tokens: the one that stands before every document, and 19 bytes.
+    let (prompt, rest) = texts[0]["text"].as_str().unwrap().split_at(19);
+    let said = place.succeeds(&["generate", CHECKPOINT, "--prompt", prompt, "--max-new-tokens", "12"]);
+    assert_eq!(said.strip_suffix('\n'), Some(rest));
     place.refuses(&asked, &["own.jsonl exists"]);
     place.refuses(
         &["data", "continuations", CHECKPOINT, "text.jsonl", "--output", "own.txt"],

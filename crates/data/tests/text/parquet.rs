@@ -24,7 +24,8 @@ const COLUMNS: &str = "message rows {
 fn write(path: &Path, compression: Compression, groups: &[&[Option<&[u8]>]]) {
     let properties = WriterProperties::builder().set_compression(compression).build();
     let schema = Arc::new(parse_message_type(COLUMNS).unwrap());
-    let mut writer = SerializedFileWriter::new(File::create(path).unwrap(), schema, properties.into()).unwrap();
+    let mut writer =
+        SerializedFileWriter::new(File::create(path).unwrap(), schema, properties.into()).unwrap();
     for rows in groups {
         let mut group = writer.next_row_group().unwrap();
         let mut ids = group.next_column().unwrap().unwrap();
@@ -79,7 +80,11 @@ fn columns_that_hold_no_text_are_named() {
     assert!(of("text").contains("a.parquet: has no field \"text\"; its fields: \"id\", \"body\", \"words\""));
     assert!(of("id").contains("the column \"id\" does not hold one text a row"), "{}", of("id"));
     assert!(of("words").contains("the column \"words\" does not hold one text a row"), "{}", of("words"));
-    assert!(of("body").contains("a.parquet: row 4: the field \"body\" is no string but null"), "{}", of("body"));
+    assert!(
+        of("body").contains("a.parquet: row 4: the field \"body\" is no string but null"),
+        "{}",
+        of("body")
+    );
     write(&path, Compression::SNAPPY, &[&[Some(b"a"), Some(b"b\xff")]]);
     assert!(of("body").contains("row 2: is not UTF-8 at byte 1"), "{}", of("body"));
     write(&path, Compression::SNAPPY, &[&[Some(b" ")], &[]]);

@@ -40,6 +40,22 @@ pub enum CacheOutcome {
     NotKept(String),
 }
 
+/// How far a text is tokenised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokenised {
+    /// Documents so far.
+    pub documents: u64,
+    /// Bytes of text so far.
+    pub text_bytes: u64,
+    /// Tokens so far.
+    pub tokens: u64,
+    /// Bytes of all files, as they lie on disk: packed text is larger.
+    pub file_bytes: u64,
+}
+
+/// Is told how far a text is; false stops.
+pub type Watch<'a> = &'a mut dyn FnMut(Tokenised) -> bool;
+
 /// Why the text was tokenised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -64,10 +80,25 @@ pub fn load_or_build(
     source: &Source,
     vocabulary: &Vocabulary,
 ) -> Result<(Corpus, CacheOutcome)> {
+    load_or_build_watched(cache_folder, source, vocabulary, &mut |_| true)
+}
+
+/// As [`load_or_build`]; tells `watch` how far it is after every few megabytes of text, and stops when that wants it,
+/// leaving nothing behind.
+///
+/// # Errors
+///
+/// As [`load_or_build`], and [`Error::Stopped`].
+pub fn load_or_build_watched(
+    cache_folder: Option<&Path>,
+    source: &Source,
+    vocabulary: &Vocabulary,
+    watch: Watch,
+) -> Result<(Corpus, CacheOutcome)> {
     let documents = Documents::of(source)?;
     let key = Key::of(source, documents.files(), vocabulary)?;
     let Some(folder) = cache_folder else {
-        return Ok((build_unnamed(documents, vocabulary, key)?, CacheOutcome::NotUsed));
+        return Ok((build_unnamed(documents, vocabulary, key, watch)?, CacheOutcome::NotUsed));
     };
     let name = format!("tokens-{:032x}.bin", key.settings);
     let path = folder.join(&name);
@@ -82,12 +113,12 @@ pub fn load_or_build(
     let part = match begin_part(folder, &name) {
         Ok(part) => part,
         Err(error) => {
-            let corpus = build_unnamed(documents, vocabulary, key)?;
+            let corpus = build_unnamed(documents, vocabulary, key, watch)?;
             return Ok((corpus, CacheOutcome::NotKept(error.to_string())));
         }
     };
     let file = part.as_file().try_clone()?;
-    let corpus = match build(documents, vocabulary, key, file, &path) {
+    let corpus = match build(documents, vocabulary, key, file, &path, watch) {
         Ok(corpus) => corpus,
         Err(error) => {
             drop(part);
@@ -123,11 +154,11 @@ fn begin_part(folder: &Path, name: &str) -> Result<tempfile::NamedTempFile> {
     Ok(part)
 }
 
-fn build_unnamed(documents: Documents, vocabulary: &Vocabulary, key: Key) -> Result<Corpus> {
+fn build_unnamed(documents: Documents, vocabulary: &Vocabulary, key: Key, watch: Watch) -> Result<Corpus> {
     let folder = std::env::temp_dir();
     let file = tempfile::tempfile_in(&folder)
         .map_err(|reason| Error::TokensNotWritten { folder: folder.clone(), reason })?;
-    build(documents, vocabulary, key, file, &folder.join("tokens"))
+    build(documents, vocabulary, key, file, &folder.join("tokens"), watch)
 }
 
 /// Tokenises all documents into a file, each with the vocabulary's begin and end tokens around it.
@@ -137,11 +168,13 @@ fn build(
     key: Key,
     file: File,
     path: &Path,
+    watch: Watch,
 ) -> Result<Corpus> {
     let failed = |reason| Error::TokensNotWritten {
         folder: path.parent().unwrap_or(Path::new(".")).to_path_buf(),
         reason,
     };
+    let mut done = Tokenised { file_bytes: key.file_bytes, ..Tokenised::default() };
     let mut writer = Writer::begin(file, key.files, vocabulary.size(), documents.files()).map_err(failed)?;
     loop {
         let some = take(&mut documents)?;
@@ -159,6 +192,12 @@ fn build(
             .collect::<Result<_>>()?;
         for (document, tokens) in some.iter().zip(&encoded) {
             writer.document(document, tokens).map_err(failed)?;
+            done.documents += 1;
+            done.text_bytes += document.text.len() as u64;
+            done.tokens += tokens.len() as u64;
+        }
+        if !watch(done) {
+            return Err(Error::Stopped);
         }
     }
 }
@@ -183,6 +222,8 @@ struct Key {
     settings: u128,
     /// Of the files' sizes and times: stands in the file.
     files: u128,
+    /// Of all files together.
+    file_bytes: u64,
 }
 
 impl Key {
@@ -197,14 +238,16 @@ impl Key {
             settings.text(&path.to_string_lossy());
         }
         let mut files = Digest::new();
+        let mut file_bytes = 0;
         for file in read {
             let metadata = fs_err::metadata(&file.path)?;
             let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            file_bytes += metadata.len();
             let age = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             files.text(&file.path.to_string_lossy()).number(metadata.len());
             files.number(age.as_secs()).number(u64::from(age.subsec_nanos()));
         }
-        Ok(Self { settings: settings.value(), files: files.value() })
+        Ok(Self { settings: settings.value(), files: files.value(), file_bytes })
     }
 }
 
@@ -223,7 +266,8 @@ mod tests {
         // The device that is always full.
         let full = File::options().write(true).open("/dev/full").unwrap();
         let path = folder.path().join("cache/tokens.bin");
-        let message = build(documents, &Vocabulary::bytes(), key, full, &path).unwrap_err().to_string();
+        let message =
+            build(documents, &Vocabulary::bytes(), key, full, &path, &mut |_| true).unwrap_err().to_string();
         assert!(message.contains("cache: No space left on device"), "{message}");
         assert!(message.contains("data.cache") && !message.contains('\n'), "{message}");
     }

@@ -208,6 +208,9 @@ pub enum Error {
         /// Name of the longest document.
         name: String,
     },
+    /// Whoever watched the work wanted it to end.
+    #[error("stopped while reading the text; nothing of it was kept, and the same command begins again")]
+    Stopped,
     /// A saved data position that belongs to other data or settings.
     #[error(
         "the saved data position does not fit: {0}; put text and settings back as they were, or start a new run"

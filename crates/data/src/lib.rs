@@ -24,11 +24,11 @@ mod token_file;
 pub mod vocabulary;
 
 pub use batch::{Batch, NO_TARGET, PADDING};
-pub use cache::{CacheOutcome, load_or_build};
+pub use cache::{CacheOutcome, Tokenised, Watch, load_or_build, load_or_build_watched};
 pub use corpus::Corpus;
 pub use documents::{Document, Documents};
 pub use error::{Error, Result};
-pub use loader::{Loader, LoaderState, evaluation_batches};
+pub use loader::{EvaluationBatches, Loader, LoaderState, evaluation_batches};
 pub use show::{ShownToken, show_row};
 pub use source::Source;
 pub use spans::repeated_span_share;

@@ -209,30 +209,62 @@ fn lay_out(
 ///
 /// # Errors
 ///
-/// If tokens cannot be read from their file.
+/// If there are more documents than 32 bits can count.
 pub fn evaluation_batches(
-    corpus: &Corpus,
+    corpus: &Arc<Corpus>,
     documents: &[usize],
     batch: usize,
     length: usize,
     lookahead: usize,
     max_batches: usize,
-) -> Result<Vec<Batch>> {
+) -> Result<EvaluationBatches> {
     assert!(batch > 0 && length > 0, "an empty batch evaluates nothing");
     let packing = Packing::new(corpus, narrow(documents.iter().copied())?, length, lookahead);
-    if packing.tokens() == 0 {
-        return Ok(Vec::new());
+    let all = if packing.tokens() == 0 { 0 } else { packing.windows().div_ceil(batch) };
+    let count = if max_batches == 0 { all } else { all.min(max_batches) };
+    Ok(EvaluationBatches {
+        corpus: Arc::clone(corpus),
+        packing: packing.into(),
+        batch,
+        length,
+        lookahead,
+        count,
+    })
+}
+
+/// What [`evaluation_batches`] found: where each batch lies. Its tokens are read when it is asked for, so that a large
+/// held-out text needs no more memory than a small one.
+#[derive(Clone, Debug)]
+pub struct EvaluationBatches {
+    corpus: Arc<Corpus>,
+    packing: Arc<Packing>,
+    batch: usize,
+    length: usize,
+    lookahead: usize,
+    count: usize,
+}
+
+impl EvaluationBatches {
+    /// How many batches there are.
+    pub fn count(&self) -> usize {
+        self.count
     }
-    let wanted = if max_batches == 0 { usize::MAX } else { max_batches };
-    (0..packing.windows())
-        .step_by(batch)
-        .take(wanted)
-        .map(|first| {
-            let mut filled = Batch::padded(batch, length, lookahead);
-            for window in first..(first + batch).min(packing.windows()) {
-                packing.fill(corpus, window, &mut filled, window - first)?;
+
+    /// At most `count` of them, from the start.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        Self { count: self.count.min(count), ..self.clone() }
+    }
+
+    /// The batches in order; an error if tokens cannot be read from their file.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Batch>> + '_ {
+        (0..self.count).map(|index| {
+            let mut filled = Batch::padded(self.batch, self.length, self.lookahead);
+            let first = index * self.batch;
+            for window in first..(first + self.batch).min(self.packing.windows()) {
+                self.packing.fill(&self.corpus, window, &mut filled, window - first)?;
             }
             Ok(filled)
         })
-        .collect()
+    }
 }

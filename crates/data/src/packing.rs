@@ -11,6 +11,7 @@ use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 
 /// A layout of some documents of a corpus in some order.
+#[derive(Debug)]
 pub(crate) struct Packing {
     /// Index of each document in the corpus; narrow, since there can be many millions.
     order: Vec<u32>,

@@ -2,6 +2,7 @@
 
 mod format;
 
+use std::collections::HashSet;
 use std::fs::FileType;
 use std::path::{Path, PathBuf};
 
@@ -48,44 +49,58 @@ impl Source {
         if paths.is_empty() { "an empty list of paths".to_owned() } else { paths.join(", ") }
     }
 
-    /// The files in the order in which they are read: as given; folders and patterns sorted by name.
+    /// The files in the order in which they are read: as given; folders and patterns sorted by name. A file that is
+    /// reached twice is read once: its second half would help to predict held-out text.
     ///
     /// # Errors
     ///
     /// If a path is missing, a named file has another extension or is no regular file, a folder or pattern
     /// yields nothing to read, or a folder contains itself.
     pub fn files(&self) -> Result<Vec<TextFile>> {
+        Ok(self.found()?.files)
+    }
+
+    /// The files that are reached again, by another name or the same, and are not read for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::files`].
+    pub fn repeated(&self) -> Result<Vec<PathBuf>> {
+        Ok(self.found()?.repeated)
+    }
+
+    fn found(&self) -> Result<Found> {
         if self.separator.as_deref() == Some("") {
             return Err(Error::Setting(
                 "the separator of documents must not be empty; leave it out".to_owned(),
             ));
         }
-        let mut files = Vec::new();
+        let mut found = Found::default();
         for path in &self.paths {
             match fs_err::metadata(path) {
                 Ok(metadata) if metadata.is_dir() => {
-                    let before = files.len();
-                    walk(path, &mut Vec::new(), &mut files)?;
-                    if files.len() == before {
+                    let before = found.count();
+                    walk(path, &mut Vec::new(), &mut found)?;
+                    if found.count() == before {
                         return Err(Error::EmptyFolder { path: path.clone() });
                     }
                 }
                 Ok(metadata) => {
                     let format =
                         Format::of(path).ok_or_else(|| Error::UnknownExtension { path: path.clone() })?;
-                    add(path.clone(), format, metadata.file_type(), &mut files)?;
+                    found.add(path.clone(), format, metadata.file_type())?;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => match as_pattern(path) {
-                    Some(pattern) => matches(pattern, &mut files)?,
+                    Some(pattern) => matches(pattern, &mut found)?,
                     None => return Err(Error::Missing { path: path.clone() }),
                 },
                 Err(error) => return Err(error.into()),
             }
         }
-        if files.is_empty() {
+        if found.files.is_empty() {
             return Err(Error::NoText { what: self.describe() });
         }
-        Ok(files)
+        Ok(found)
     }
 }
 
@@ -98,18 +113,37 @@ pub struct TextFile {
     pub format: Format,
 }
 
-fn add(path: PathBuf, format: Format, kind: FileType, files: &mut Vec<TextFile>) -> Result<()> {
-    if !kind.is_file() {
-        return Err(Error::NoRegularFile { path, kind: name(kind) });
+/// The files of a source, as they are found.
+#[derive(Default)]
+struct Found {
+    files: Vec<TextFile>,
+    repeated: Vec<PathBuf>,
+    /// The true paths of `files`.
+    known: HashSet<PathBuf>,
+}
+
+impl Found {
+    fn add(&mut self, path: PathBuf, format: Format, kind: FileType) -> Result<()> {
+        if !kind.is_file() {
+            return Err(Error::NoRegularFile { path, kind: name(kind) });
+        }
+        if format.layout == Layout::Parquet && !cfg!(feature = "parquet") {
+            return Err(Error::NoParquet { path });
+        }
+        if self.count() == MOST_FILES {
+            return Err(Error::TooManyFiles { path, most: MOST_FILES });
+        }
+        if self.known.insert(fs_err::canonicalize(&path)?) {
+            self.files.push(TextFile { path, format });
+        } else {
+            self.repeated.push(path);
+        }
+        Ok(())
     }
-    if format.layout == Layout::Parquet && !cfg!(feature = "parquet") {
-        return Err(Error::NoParquet { path });
+
+    fn count(&self) -> usize {
+        self.files.len() + self.repeated.len()
     }
-    if files.len() == MOST_FILES {
-        return Err(Error::TooManyFiles { path, most: MOST_FILES });
-    }
-    files.push(TextFile { path, format });
-    Ok(())
 }
 
 #[cfg(unix)]
@@ -130,7 +164,7 @@ fn name(_: FileType) -> &'static str {
 /// Collects the readable files below `folder`; hidden ones and other kinds are passed over.
 ///
 /// `above` holds the true paths of the folders that lead here.
-fn walk(folder: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<TextFile>) -> Result<()> {
+fn walk(folder: &Path, above: &mut Vec<PathBuf>, found: &mut Found) -> Result<()> {
     let true_path = fs_err::canonicalize(folder)?;
     if above.contains(&true_path) {
         return Err(Error::FolderLoop { path: folder.to_path_buf() });
@@ -145,13 +179,13 @@ fn walk(folder: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<TextFile>) -> R
         }
         let format = Format::of(&path);
         match fs_err::metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => walk(&path, above, files)?,
+            Ok(metadata) if metadata.is_dir() => walk(&path, above, found)?,
             // A link to nothing, or to itself, is passed over unless its name says that it should be text.
             Err(error) if format.is_some() => return Err(error.into()),
             Err(_) => {}
             Ok(metadata) => {
                 if let Some(format) = format {
-                    add(path, format, metadata.file_type(), files)?;
+                    found.add(path, format, metadata.file_type())?;
                 }
             }
         }
@@ -165,19 +199,19 @@ fn as_pattern(path: &Path) -> Option<&str> {
 }
 
 /// Collects the readable files that a pattern means, sorted by name; folders and other kinds are passed over.
-fn matches(pattern: &str, files: &mut Vec<TextFile>) -> Result<()> {
+fn matches(pattern: &str, found: &mut Found) -> Result<()> {
     let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
     let paths = glob::glob_with(pattern, options)
         .map_err(|error| Error::Pattern { pattern: pattern.to_owned(), reason: error.msg })?;
-    let before = files.len();
+    let before = found.count();
     for path in paths {
         let path = path.map_err(|error| std::io::Error::other(error.to_string()))?;
         let metadata = fs_err::metadata(&path)?;
         if let (Some(format), false) = (Format::of(&path), metadata.is_dir()) {
-            add(path, format, metadata.file_type(), files)?;
+            found.add(path, format, metadata.file_type())?;
         }
     }
-    if files.len() == before {
+    if found.count() == before {
         return Err(Error::NoMatch { pattern: pattern.to_owned() });
     }
     Ok(())

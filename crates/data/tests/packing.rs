@@ -94,7 +94,7 @@ proptest! {
     ) {
         let corpus = Arc::new(numbered(&lengths));
         let documents: Vec<usize> = (0..corpus.documents()).filter(|document| document % 5 != 3).collect();
-        let evaluated = evaluation_batches(&corpus, &documents, batch, length, lookahead, 0).unwrap();
+        let evaluated = all_batches(&corpus, &documents, batch, length, lookahead, 0);
         let trained = Loader::new(corpus.clone(), documents.clone(), 1, length, lookahead, seed);
         let longest = documents.iter().map(|&document| lengths[document]).max().unwrap();
         prop_assert_eq!(trained.is_err(), longest <= lookahead);
@@ -167,11 +167,28 @@ fn a_corpus_shorter_than_a_row_is_padded() {
 
 #[test]
 fn evaluation_stops_at_the_limit_and_pads_the_last_batch() {
-    let corpus = numbered(&[30, 30]);
-    let all = evaluation_batches(&corpus, &[0, 1], 4, 8, 1, 0).unwrap();
+    let corpus = Arc::new(numbered(&[30, 30]));
+    let all = all_batches(&corpus, &[0, 1], 4, 8, 1, 0);
     assert_eq!(all.len(), 2);
-    assert_eq!(evaluation_batches(&corpus, &[0, 1], 4, 8, 1, 1).unwrap(), all[..1]);
-    assert!(evaluation_batches(&corpus, &[], 4, 8, 1, 0).unwrap().is_empty());
+    assert_eq!(all_batches(&corpus, &[0, 1], 4, 8, 1, 1), all[..1]);
+    assert!(all_batches(&corpus, &[], 4, 8, 1, 0).is_empty());
+    let found = evaluation_batches(&corpus, &[0, 1], 4, 8, 1, 0).unwrap();
+    assert_eq!((found.count(), found.first(1).count(), found.first(9).count()), (2, 1, 2));
+    assert_eq!(found.first(1).iter().collect::<Result<Vec<_>, _>>().unwrap(), all[..1]);
+}
+
+fn all_batches(
+    corpus: &Arc<Corpus>,
+    documents: &[usize],
+    batch: usize,
+    length: usize,
+    lookahead: usize,
+    most: usize,
+) -> Vec<Batch> {
+    let found = evaluation_batches(corpus, documents, batch, length, lookahead, most).unwrap();
+    let batches: Vec<Batch> = found.iter().collect::<Result<_, _>>().unwrap();
+    assert_eq!(batches.len(), found.count());
+    batches
 }
 
 #[test]

@@ -195,6 +195,12 @@ pub struct Eval {
     /// Field of .jsonl lines that holds the text.
     #[arg(long, default_value = "text")]
     pub field: String,
+    /// What stands between two documents of a .txt file; without it, a file is one document.
+    #[arg(long, value_name = "TEXT")]
+    pub separator: Option<String>,
+    /// Documents of .txt files longer than this are cut, at a blank line where there is one; 0: never. As in training.
+    #[arg(long, value_name = "BYTES", default_value_t = train::config::DataSection::default().longest_document_bytes)]
+    pub longest_document_bytes: usize,
     /// Tokens per row. Default: 256, or the model's context if that is shorter.
     #[arg(long, value_name = "N")]
     pub length: Option<usize>,

@@ -1,9 +1,11 @@
 //! From errors to one line and an exit code: 0 done, 1 the thing checked does not hold, 2 bad input or settings, 3 a fault of
-//! this program.
+//! this program, 130 stopped by Ctrl-C before there was anything to keep.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+
+use crate::interrupt::ENDED_BY_SIGNAL;
 
 /// How a verb ended, if no error stopped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub fn report(verb: impl FnOnce() -> anyhow::Result<Verdict>) -> ExitCode {
         Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             let _ = writeln!(std::io::stderr(), "sakiyomi: {}", one_line(&error));
-            ExitCode::from(2)
+            ExitCode::from(if was_stopped(&error) { ENDED_BY_SIGNAL } else { 2 })
         }
         Err(_) => ExitCode::from(3),
     }
@@ -49,6 +51,15 @@ pub fn one_line(error: &anyhow::Error) -> String {
         line.push_str(text.trim());
     }
     line
+}
+
+/// Whether the user ended the reading of text.
+pub fn was_stopped(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let by_training = |error: &train::Error| matches!(error, train::Error::Data(data::Error::Stopped));
+        matches!(cause.downcast_ref(), Some(data::Error::Stopped))
+            || cause.downcast_ref().is_some_and(by_training)
+    })
 }
 
 /// Whoever read our output has seen enough: not a failure.

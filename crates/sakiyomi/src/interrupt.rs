@@ -5,41 +5,65 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::output::Output;
+
 /// What the shell reports of a program that Ctrl-C ended.
-const ENDED_BY_SIGNAL: i32 = 130;
+pub const ENDED_BY_SIGNAL: u8 = 130;
 
 /// A flag that Ctrl-C raises.
 #[derive(Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    raised: AtomicBool,
+    /// Whether the promise can be kept yet.
+    promising: AtomicBool,
+}
+
+/// For work that leaves nothing behind: Ctrl-C ends the program at once, with one line.
+pub fn end_at_once(output: Output) -> anyhow::Result<()> {
+    ctrlc::set_handler(move || {
+        output.remark("stopped; nothing was written");
+        std::process::exit(ENDED_BY_SIGNAL.into());
+    })?;
+    Ok(())
+}
 
 /// What training promises.
 pub const SAVING: &str = "stopping: the step is finished and saved first (Ctrl-C again: at once, without the steps since the \
                           last checkpoint)";
 
 impl Interrupt {
-    /// Listens for Ctrl-C from now on; the first one is answered with `promise`, if there is one.
+    /// Listens for Ctrl-C from now on; the first one is answered with `promise`, if there is one and it has been
+    /// [`begun`](Self::begin_promise).
     pub fn listen(promise: Option<&'static str>) -> anyhow::Result<Self> {
         let interrupt = Self::default();
-        let flag = Arc::clone(&interrupt.0);
+        let state = Arc::clone(&interrupt.0);
         ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::Relaxed) {
+            if state.raised.swap(true, Ordering::Relaxed) {
                 // Whatever is being written was not yet in its place: what was whole stays whole.
-                std::process::exit(ENDED_BY_SIGNAL);
+                std::process::exit(ENDED_BY_SIGNAL.into());
             }
-            if let Some(promise) = promise {
+            if let (Some(promise), true) = (promise, state.promising.load(Ordering::Relaxed)) {
                 let _ = writeln!(std::io::stderr(), "{promise}");
             }
         })?;
         Ok(interrupt)
     }
 
+    /// From now on the promise can be kept.
+    pub fn begin_promise(&self) {
+        self.0.promising.store(true, Ordering::Relaxed);
+    }
+
     /// As if the user had pressed Ctrl-C once.
     pub fn raise(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.raised.store(true, Ordering::Relaxed);
     }
 
     /// Whether the user wants to stop.
     pub fn raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.raised.load(Ordering::Relaxed)
     }
 }

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use data::Tokenised;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use train::events::{EvaluationEvent, RunStarted};
 use train::{Observer, Progress};
@@ -63,22 +64,82 @@ impl Counter {
     }
 }
 
+/// Shows how far a text is tokenised.
+pub struct TextProgress {
+    output: Output,
+    bar: ProgressBar,
+    terminal: bool,
+    began: Instant,
+    told: Instant,
+}
+
+impl TextProgress {
+    /// Begins to count.
+    pub fn new(output: Output) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::no_length();
+        bar.set_draw_target(if terminal {
+            ProgressDrawTarget::stderr_with_hz(8)
+        } else {
+            ProgressDrawTarget::hidden()
+        });
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        Self { output, bar, terminal, began: Instant::now(), told: Instant::now() }
+    }
+
+    /// So much is done.
+    pub fn set(&mut self, done: Tokenised) {
+        let line = || {
+            let megabytes = done.text_bytes as f64 / 1e6;
+            format!(
+                "reading text: {megabytes:.0} MB (files: {:.0} MB), {} documents, {} tokens, {:.1} MB/s",
+                done.file_bytes as f64 / 1e6,
+                done.documents,
+                done.tokens,
+                megabytes / self.began.elapsed().as_secs_f64().max(1e-3)
+            )
+        };
+        if self.terminal {
+            self.bar.set_message(line());
+            self.bar.tick();
+        } else if self.told.elapsed() >= LINE_EVERY {
+            self.output.remark(line());
+            self.told = Instant::now();
+        }
+    }
+}
+
+impl Drop for TextProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// Shows a run and lets Ctrl-C end it.
 pub struct TrainingProgress {
     output: Output,
     interrupt: Interrupt,
+    text: Option<TextProgress>,
     counter: Option<Counter>,
 }
 
 impl TrainingProgress {
     /// Watches a run.
     pub fn new(output: Output, interrupt: Interrupt) -> Self {
-        Self { output, interrupt, counter: None }
+        Self { output, interrupt, text: None, counter: None }
     }
 }
 
 impl Observer for TrainingProgress {
+    fn tokenised(&mut self, done: Tokenised) -> bool {
+        self.text.get_or_insert_with(|| TextProgress::new(self.output)).set(done);
+        !self.interrupt.raised()
+    }
+
     fn started(&mut self, sizes: &RunStarted, origin: &str, done: usize) {
+        self.text = None;
+        self.interrupt.begin_promise();
         let heads = match sizes.depths {
             1 => "the next-token head only".to_owned(),
             n => format!("{n} heads ({} parameters more)", sizes.head_parameters),

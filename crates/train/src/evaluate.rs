@@ -1,6 +1,8 @@
 //! Loss and accuracy per depth on text that was not trained on.
 
-use data::{Batch, Corpus, NO_TARGET, Vocabulary};
+use std::sync::Arc;
+
+use data::{Batch, Corpus, EvaluationBatches, NO_TARGET, Vocabulary};
 use model::Decoder;
 use objective::{Objective, Window};
 use serde::{Deserialize, Serialize};
@@ -23,10 +25,10 @@ pub struct Evaluation {
     pub bits_per_byte: f64,
 }
 
-/// Batches of held-out text, and how many bytes of it they predict.
+/// Batches of held-out text, read when they are wanted, and how many bytes of it they predict.
 #[derive(Clone, Debug)]
 pub struct HeldOut {
-    batches: Vec<Batch>,
+    batches: EvaluationBatches,
     /// Bytes of text that the targets at depth 1 stand for.
     bytes: usize,
     tokens: usize,
@@ -38,9 +40,9 @@ impl HeldOut {
     /// with targets up to `depths`.
     ///
     /// # Errors
-    /// When a depth has no target in these batches: a loss of nothing would look perfect.
+    /// When a depth has no target in these batches (a loss of nothing would look perfect), or tokens cannot be read.
     pub fn new(
-        corpus: &Corpus,
+        corpus: &Arc<Corpus>,
         documents: &[usize],
         vocabulary: &Vocabulary,
         batch: usize,
@@ -49,12 +51,17 @@ impl HeldOut {
         max_batches: usize,
     ) -> Result<Self> {
         let batches = data::evaluation_batches(corpus, documents, batch, length, depths, max_batches)?;
-        let empty = |depth: &usize| batches.iter().all(|batch| batch.count_targets(*depth) == 0);
-        if let Some(depth) = (1..=depths).find(empty) {
-            return Err(Error::NothingHeldOut { depth });
+        let (mut bytes, mut empty) = (0, vec![true; depths]);
+        for batch in batches.iter() {
+            let batch = batch?;
+            bytes += bytes_of_targets(&batch, vocabulary);
+            (1..).zip(&mut empty).for_each(|(depth, empty)| *empty &= batch.count_targets(depth) == 0);
+        }
+        if let Some(index) = empty.iter().position(|&empty| empty) {
+            return Err(Error::NothingHeldOut { depth: index + 1 });
         }
         Ok(Self {
-            bytes: bytes_of_targets(&batches, vocabulary),
+            bytes,
             batches,
             tokens: documents.iter().map(|&index| corpus.length(index)).sum(),
             fingerprint: corpus.fingerprint(documents),
@@ -73,16 +80,24 @@ impl HeldOut {
 
     /// Batches of an evaluation.
     pub(crate) fn batches(&self) -> usize {
-        self.batches.len()
+        self.batches.count()
     }
 
     /// The first `count` batches of it.
     pub(crate) fn first(&self, count: usize) -> Self {
-        Self { batches: self.batches.iter().take(count).cloned().collect(), ..self.clone() }
+        Self { batches: self.batches.first(count), ..self.clone() }
     }
 
     /// Loss and accuracy of every depth.
-    pub fn evaluate(&self, params: &Params, decoder: &Decoder, objective: &dyn Objective) -> Evaluation {
+    ///
+    /// # Errors
+    /// When tokens cannot be read from their file.
+    pub fn evaluate(
+        &self,
+        params: &Params,
+        decoder: &Decoder,
+        objective: &dyn Objective,
+    ) -> Result<Evaluation> {
         self.evaluate_with(params, decoder, objective, &mut Arena::default())
     }
 
@@ -93,36 +108,34 @@ impl HeldOut {
         decoder: &Decoder,
         objective: &dyn Objective,
         arena: &mut Arena,
-    ) -> Evaluation {
+    ) -> Result<Evaluation> {
         let depths = objective.depths();
         let mut sums = vec![LossSum::default(); depths];
-        for batch in &self.batches {
+        for batch in self.batches.iter() {
+            let batch = batch?;
             // The window is what gradients are divided by; without gradients it only says which depths are wanted.
-            let window = Window::count(std::slice::from_ref(batch), depths);
-            let layout = layout(batch);
+            let window = Window::count(std::slice::from_ref(&batch), depths);
+            let layout = layout(&batch);
             let mut tape = Tape::evaluation(params, arena, &layout);
-            let parts = objective.loss(&mut tape, decoder, batch, &window);
+            let parts = objective.loss(&mut tape, decoder, &batch, &window);
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }
         let loss: Vec<f64> = sums.iter().map(mean_loss).collect();
         let nats = sums.first().map_or(0.0, |sum| mean_loss(sum) * sum.targets as f64);
         let bits_per_byte = nats / std::f64::consts::LN_2 / self.bytes.max(1) as f64;
-        Evaluation {
+        Ok(Evaluation {
             loss,
             accuracy: sums.iter().map(accuracy).collect(),
             targets: sums.iter().map(|sum| sum.targets).collect(),
             bits_per_byte,
-        }
+        })
     }
 }
 
-fn bytes_of_targets(batches: &[Batch], vocabulary: &Vocabulary) -> usize {
+fn bytes_of_targets(batch: &Batch, vocabulary: &Vocabulary) -> usize {
     let mut targets = Vec::new();
-    let of = |batch: &Batch| -> usize {
-        batch.targets(1, &mut targets);
-        targets.iter().filter(|&&id| id != NO_TARGET).map(|&id| vocabulary.token_bytes(id)).sum()
-    };
-    batches.iter().map(of).sum()
+    batch.targets(1, &mut targets);
+    targets.iter().filter(|&&id| id != NO_TARGET).map(|&id| vocabulary.token_bytes(id)).sum()
 }
 
 #[cfg(test)]
@@ -133,7 +146,7 @@ mod tests {
     fn the_bytes_are_those_that_the_evaluated_targets_stand_for() {
         let vocabulary = Vocabulary::bytes();
         let document = |text: &str| [&[256], &vocabulary.encode(text).unwrap()[..], &[256]].concat();
-        let corpus = Corpus::from_tokens(&[document("abc"), document("\u{e9}"), document("defgh")]);
+        let corpus = Corpus::from_tokens(&[document("abc"), document("\u{e9}"), document("defgh")]).into();
         let bytes = |documents: &[usize], batches| {
             HeldOut::new(&corpus, documents, &vocabulary, 1, 4, 1, batches).unwrap().bytes
         };

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use data::Batch;
+use data::{Batch, Watch};
 use objective::Window;
 
 use crate::config::RunConfig;
@@ -51,11 +51,11 @@ pub struct Forecast {
     pub notes: Vec<String>,
 }
 
-/// Tries the run that `config` describes, or what is left of it with `resume`.
+/// Tries the run that `config` describes, or what is left of it with `resume`; `watch` is told how far the text is read.
 ///
 /// # Errors
 /// As [`crate::train`], before its first step.
-pub fn forecast(config: &RunConfig, resume: bool) -> Result<Forecast> {
+pub fn forecast(config: &RunConfig, resume: bool, watch: Watch) -> Result<Forecast> {
     config.validate()?;
     let folder = RunFolder::new(&config.run.folder);
     let mut notes = folder.check(config, resume)?;
@@ -63,7 +63,7 @@ pub fn forecast(config: &RunConfig, resume: bool) -> Result<Forecast> {
     let plan = plan(config)?;
     let scratch = tempfile::tempdir()?;
     let began = Instant::now();
-    let mut trial = Trial::begin(config, &folder, resume, scratch.path())?;
+    let mut trial = Trial::begin(config, &folder, resume, scratch.path(), watch)?;
     let reading = began.elapsed().as_secs_f64();
     notes.append(&mut trial.data.notes);
 
@@ -73,7 +73,7 @@ pub fn forecast(config: &RunConfig, resume: bool) -> Result<Forecast> {
         0 => step_seconds,
         _ => trial.steps(1)?.0,
     };
-    let evaluation_seconds = trial.evaluation();
+    let evaluation_seconds = trial.evaluation()?;
     let (save_seconds, checkpoint_bytes) = trial.save(&scratch.path().join("last"), true)?;
     let (best_seconds, best_bytes) = trial.save(&scratch.path().join("best"), false)?;
 
@@ -133,18 +133,24 @@ const LEAST_SECONDS: f64 = 4.0;
 const EVALUATION_BATCHES: usize = 4;
 
 impl<'a> Trial<'a> {
-    fn begin(config: &'a RunConfig, folder: &RunFolder, resume: bool, scratch: &Path) -> Result<Self> {
+    fn begin(
+        config: &'a RunConfig,
+        folder: &RunFolder,
+        resume: bool,
+        scratch: &Path,
+        watch: Watch,
+    ) -> Result<Self> {
         let mut reading = config.clone();
         reading.data.cache = scratch.join("cache");
         let interrupted = if resume { newest_whole(config, folder)? } else { None };
         let Some(found) = interrupted else {
             let checkpoint = start(config)?.checkpoint;
-            let data = prepare(&reading, &checkpoint.vocabulary)?;
+            let data = prepare(&reading, &checkpoint.vocabulary, watch)?;
             let state = TrainerState::new(data.training.state(), data.held_out.fingerprint());
             let stepper = Stepper::new(&checkpoint.params, config.train.decay_on);
             return Ok(Self { config, checkpoint, stepper, state, data });
         };
-        let mut data = prepare(&reading, &found.checkpoint.vocabulary)?;
+        let mut data = prepare(&reading, &found.checkpoint.vocabulary, watch)?;
         found.state.fits(&mut data)?;
         data.notes.extend(found.note);
         let (checkpoint, stepper, state) = (found.checkpoint, found.stepper, found.state);
@@ -196,14 +202,14 @@ impl<'a> Trial<'a> {
     }
 
     /// Seconds of an evaluation.
-    fn evaluation(&mut self) -> f64 {
+    fn evaluation(&mut self) -> Result<f64> {
         let all = self.data.held_out.batches();
         let few: HeldOut = self.data.held_out.first(EVALUATION_BATCHES);
         let Checkpoint { params, decoder, objective, .. } = &self.checkpoint;
-        few.first(1).evaluate_with(params, decoder, objective, &mut self.stepper.arena);
+        few.first(1).evaluate_with(params, decoder, objective, &mut self.stepper.arena)?;
         let began = Instant::now();
-        few.evaluate_with(params, decoder, objective, &mut self.stepper.arena);
-        began.elapsed().as_secs_f64() / few.batches().max(1) as f64 * all as f64
+        few.evaluate_with(params, decoder, objective, &mut self.stepper.arena)?;
+        Ok(began.elapsed().as_secs_f64() / few.batches().max(1) as f64 * all as f64)
     }
 
     /// Seconds and bytes of a checkpoint, with or without what a run needs to go on.

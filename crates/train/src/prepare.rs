@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use data::{CacheOutcome, Corpus, Loader, Source, SplitRule, Vocabulary, load_or_build};
+use data::{CacheOutcome, Corpus, Loader, Source, SplitRule, Vocabulary, Watch, load_or_build_watched};
 
 use crate::config::{DataSection, RunConfig, SplitKind};
 use crate::error::{Error, Result};
@@ -33,11 +33,12 @@ pub struct SplitText {
     pub notes: Vec<String>,
 }
 
-/// Reads and splits the text of a run. Tokens are kept in `data.cache`, or in the run's folder.
+/// Reads and splits the text of a run; `watch` is told how far it is and may stop it. Tokens are kept in `data.cache`, or
+/// in the run's folder.
 ///
 /// # Errors
-/// When the text cannot be read or split.
-pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary) -> Result<SplitText> {
+/// When the text cannot be read or split, or `watch` stops it.
+pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Result<SplitText> {
     let settings = &config.data;
     let cache = if settings.cache.as_os_str().is_empty() {
         config.run.folder.join("cache")
@@ -45,9 +46,18 @@ pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary) -> Result<SplitTe
         settings.cache.clone()
     };
     let mut notes = Vec::new();
-    let training = Arc::new(tokens(&settings.train, settings, vocabulary, &cache, &mut notes)?);
+    let training = Arc::new(tokens(&settings.train, settings, vocabulary, &cache, &mut notes, watch)?);
     if !settings.held_out.is_empty() {
-        let held_out = Arc::new(tokens(&settings.held_out, settings, vocabulary, &cache, &mut notes)?);
+        let held_out = Arc::new(tokens(&settings.held_out, settings, vocabulary, &cache, &mut notes, watch)?);
+        let both = [&settings.train[..], &settings.held_out].concat();
+        let alone = source(&settings.train, settings).repeated()?.len()
+            + source(&settings.held_out, settings).repeated()?.len();
+        let shared = source(&both, settings).repeated()?.len().saturating_sub(alone);
+        if shared > 0 {
+            notes.push(format!(
+                "{shared} of the files in data.held_out are in data.train too: the loss on held-out text will look too good"
+            ));
+        }
         return Ok(SplitText {
             training_documents: (0..training.documents()).collect(),
             held_out_documents: (0..held_out.documents()).collect(),
@@ -69,8 +79,8 @@ pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary) -> Result<SplitTe
 ///
 /// # Errors
 /// When the text cannot be read or split, or is too short for the depths of the objective.
-pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary) -> Result<RunData> {
-    let text = split_text(config, vocabulary)?;
+pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Result<RunData> {
+    let text = split_text(config, vocabulary, watch)?;
     let (batch, length, depths) = (config.train.batch, config.train.length, config.depths());
     let longest = text.held_out_documents.iter().map(|&index| text.held_out.length(index)).max();
     if longest.is_none_or(|longest| longest <= depths) {
@@ -100,16 +110,28 @@ fn tokens(
     vocabulary: &Vocabulary,
     cache: &Path,
     notes: &mut Vec<String>,
+    watch: Watch,
 ) -> Result<Corpus> {
-    let source = Source {
-        paths: paths.to_vec(),
-        field: settings.field.clone(),
-        separator: Some(settings.separator.clone()).filter(|separator| !separator.is_empty()),
-        longest_document_bytes: settings.longest_document_bytes,
-    };
-    let (corpus, outcome) = load_or_build(Some(cache), &source, vocabulary)?;
+    let source = source(paths, settings);
+    if let repeated @ [first, ..] = &source.repeated()?[..] {
+        notes.push(format!(
+            "{} of the files are named more than once and read once, the first of them {}",
+            repeated.len(),
+            first.display()
+        ));
+    }
+    let (corpus, outcome) = load_or_build_watched(Some(cache), &source, vocabulary, watch)?;
     if let CacheOutcome::NotKept(reason) = outcome {
         notes.push(format!("the tokens could not be kept for the next run: {reason}"));
     }
     Ok(corpus)
+}
+
+fn source(paths: &[PathBuf], settings: &DataSection) -> Source {
+    Source {
+        paths: paths.to_vec(),
+        field: settings.field.clone(),
+        separator: Some(settings.separator.clone()).filter(|separator| !separator.is_empty()),
+        longest_document_bytes: settings.longest_document_bytes,
+    }
 }

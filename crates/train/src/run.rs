@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use data::Batch;
+use data::{Batch, Tokenised};
 use objective::Objective;
 
 use crate::budget::Used;
@@ -25,6 +25,12 @@ use crate::{Checkpoint, Error};
 
 /// Watches a run, and may end it.
 pub trait Observer {
+    /// A part of the run's text was tokenised; false stops, with nothing begun.
+    fn tokenised(&mut self, done: Tokenised) -> bool {
+        let _ = done;
+        !self.should_stop()
+    }
+
     /// The run is about to take its first step; `origin` says from what, `done` steps were done before.
     fn started(&mut self, sizes: &RunStarted, origin: &str, done: usize) {
         let _ = (sizes, origin, done);
@@ -147,13 +153,13 @@ impl<'a> Run<'a> {
         let (checkpoint, stepper, state, data, origin) = match interrupted {
             None => {
                 let Start { checkpoint, origin } = start(config)?;
-                let data = prepare(config, &checkpoint.vocabulary)?;
+                let data = prepare(config, &checkpoint.vocabulary, &mut |done| observer.tokenised(done))?;
                 let stepper = Stepper::new(&checkpoint.params, config.train.decay_on);
                 let state = TrainerState::new(data.training.state(), data.held_out.fingerprint());
                 (checkpoint, stepper, state, data, origin)
             }
             Some(Interrupted { checkpoint, stepper, state, folder, note }) => {
-                let mut data = prepare(config, &checkpoint.vocabulary)?;
+                let mut data = prepare(config, &checkpoint.vocabulary, &mut |done| observer.tokenised(done))?;
                 state.fits(&mut data)?;
                 data.notes.extend(note);
                 let origin = format!("{} after step {}", folder.display(), state.step);
@@ -325,7 +331,7 @@ impl<'a> Run<'a> {
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let Checkpoint { params, decoder, objective, .. } = &self.checkpoint;
         let evaluation =
-            self.data.held_out.evaluate_with(params, decoder, objective, &mut self.stepper.arena);
+            self.data.held_out.evaluate_with(params, decoder, objective, &mut self.stepper.arena)?;
         if let Some(depth) = evaluation.loss.iter().position(|loss| !loss.is_finite()) {
             let what = format!("the held-out loss at depth {} is {}", depth + 1, evaluation.loss[depth]);
             return Err(self.diverged(self.state.step, self.state.step + 1, what));

@@ -9,6 +9,7 @@ use parquet::basic::Type;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::Part;
@@ -42,6 +43,7 @@ impl Rows {
     pub(super) fn open(file: &TextFile, field: &str) -> Result<Self> {
         let wrong = |reason: String| Error::Parquet { path: file.path.clone(), reason };
         let opened = fs_err::File::open(&file.path)?.into_file();
+        let length = opened.metadata()?.len();
         let reader = SerializedFileReader::new(opened)
             .map_err(|error| wrong(format!("is no whole .parquet file: {}", one_line(&error))))?;
         let schema = reader.metadata().file_metadata().schema_descr_ptr();
@@ -53,6 +55,14 @@ impl Rows {
         let description = schema.column(column);
         if description.physical_type() != Type::BYTE_ARRAY || description.max_rep_level() > 0 {
             return Err(wrong(format!("the column {field:?} does not hold one text a row")));
+        }
+        for (index, group) in reader.metadata().row_groups().iter().enumerate() {
+            if !lies_within(group.column(column), length) {
+                return Err(wrong(format!(
+                    "is no whole .parquet file: the column {field:?} of row group {} lies outside of it",
+                    index + 1
+                )));
+            }
         }
         Ok(Self {
             reader,
@@ -134,6 +144,18 @@ impl Iterator for Rows {
     fn next(&mut self) -> Option<Result<Part>> {
         self.read().transpose()
     }
+}
+
+/// Whether a column stands within the file; the library takes one that does not for a fault of the program.
+fn lies_within(column: &ColumnChunkMetaData, length: u64) -> bool {
+    let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+    let within = |start: i64, bytes: i64| {
+        let end = u64::try_from(start).ok()?.checked_add(u64::try_from(bytes).ok()?)?;
+        (end <= length).then_some(())
+    };
+    column.num_values() >= 0
+        && within(start, column.compressed_size()).is_some()
+        && within(column.data_page_offset(), 0).is_some()
 }
 
 fn one_line(error: &ParquetError) -> String {

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sakiyomi_data::cache::{CacheOutcome, Reason};
-use sakiyomi_data::{Corpus, Loader, Source, Vocabulary, load_or_build};
+use sakiyomi_data::{
+    Corpus, Error, Loader, Source, Tokenised, Vocabulary, load_or_build, load_or_build_watched,
+};
 
 use crate::support::folder;
 
@@ -143,4 +145,30 @@ fn a_file_that_is_cut_while_it_is_read_is_no_panic() {
     fs_err::OpenOptions::new().write(true).open(file(&outcome)).unwrap().set_len(100).unwrap();
     let message = (0..50).find_map(|_| loader.next().err()).unwrap().to_string();
     assert!(message.contains("cannot read the tokens in") && message.contains("tokens-"), "{message}");
+}
+
+#[test]
+fn whoever_watches_is_told_how_far_it_is_and_may_stop() {
+    let line = format!("{{\"text\": \"{}\"}}\n", "a".repeat(3 << 20));
+    let folder = folder(&[("a.jsonl", line.repeat(4).as_bytes())]);
+    let (cache, source) = (folder.path().join("some/cache"), Source::path(folder.path().join("a.jsonl")));
+    let load = |stop_at: usize| {
+        let mut told = Vec::new();
+        let loaded = load_or_build_watched(Some(&cache), &source, &Vocabulary::bytes(), &mut |done| {
+            told.push(done);
+            told.len() < stop_at
+        });
+        (loaded, told)
+    };
+    let (stopped, told) = load(1);
+    assert!(matches!(stopped, Err(Error::Stopped)));
+    let bytes = 2 * (3 << 20);
+    let half =
+        Tokenised { documents: 2, text_bytes: bytes, tokens: bytes + 4, file_bytes: 4 * line.len() as u64 };
+    assert_eq!(told, [half]);
+    assert!(!folder.path().join("some").exists(), "nothing is left behind");
+    let (whole, told) = load(9);
+    assert_eq!(told[1], Tokenised { documents: 4, text_bytes: 2 * bytes, tokens: 2 * bytes + 8, ..half });
+    assert_eq!(whole.unwrap().0.token_count() as u64, 2 * bytes + 8);
+    assert!(load(1).1.is_empty(), "what is kept is not tokenised again");
 }

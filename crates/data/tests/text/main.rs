@@ -5,6 +5,8 @@
 mod cache;
 mod compressed;
 mod cutting;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod reading;
 mod refused;
 mod support;

@@ -46,6 +46,25 @@ fn patterns_mean_the_files_that_they_match() {
 }
 
 #[test]
+fn a_file_that_is_named_twice_is_read_once() {
+    let folder = folder(&[("a.txt", b"a"), ("in/b.txt", b"b"), ("in/c.txt", b"c")]);
+    let at = |name: &str| folder.path().join(name);
+    let paths = vec![at("in/c.txt"), at("in"), at("a.txt"), at("in/*.txt"), at("in/../a.txt")];
+    let source = Source { paths, ..Source::default() };
+    assert_eq!(texts(&source), ["c", "b", "a"]);
+    let repeated = [at("in/c.txt"), at("in/b.txt"), at("in/c.txt"), at("in/../a.txt")];
+    assert_eq!(source.repeated().unwrap(), repeated);
+    let again = Source { paths: vec![at("in"), at("in")], ..Source::default() };
+    assert_eq!(texts(&again), ["b", "c"]);
+    assert!(Source::path(folder.path()).repeated().unwrap().is_empty());
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(at("a.txt"), at("z.txt")).unwrap();
+        assert_eq!(texts(&Source::path(folder.path())), ["a", "b", "c"]);
+    }
+}
+
+#[test]
 fn documents_stand_between_their_edges() {
     let folder = folder(&[("a.jsonl", "{\"text\": \"é\"}\n{\"text\": \"x\"}".as_bytes())]);
     let (corpus, _) = load_or_build(None, &Source::path(folder.path()), &Vocabulary::bytes()).unwrap();

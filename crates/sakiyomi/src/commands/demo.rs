@@ -151,7 +151,7 @@ impl<'a> Story<'a> {
         output: Output,
     ) -> anyhow::Result<Self> {
         let checkpoint = Checkpoint::load(&outcome.last)?;
-        let text = split_text(config, &checkpoint.vocabulary)?;
+        let text = split_text(config, &checkpoint.vocabulary, &mut |_| !interrupt.raised())?;
         let corpus = corpus::figures(config, &text, &checkpoint.vocabulary)?;
         let settings = figures::settings(&checkpoint, config, threads);
         let begin = checkpoint.vocabulary.begin();

@@ -1,6 +1,8 @@
 //! `sakiyomi eval`: loss and accuracy per depth on text.
 
-use data::{Source, load_or_build};
+use std::sync::Arc;
+
+use data::{Source, load_or_build_watched};
 use serde::Serialize;
 use train::{Checkpoint, Evaluation, HeldOut};
 
@@ -8,7 +10,9 @@ use super::machine;
 use super::train::per_depth;
 use crate::arguments::Eval;
 use crate::failure::Verdict;
+use crate::interrupt::end_at_once;
 use crate::output::Output;
+use crate::progress::TextProgress;
 
 /// More rows than this in one batch take memory and give no speed.
 const MOST_ROWS: usize = 1024;
@@ -34,8 +38,24 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     let context = checkpoint.decoder.config.context;
     let length = eval.length.unwrap_or(LENGTH.min(context));
     anyhow::ensure!(length <= context, "--length {length}: the model's context is {context}");
-    let source = Source { paths: eval.data.clone(), field: eval.field.clone(), ..Source::default() };
-    let (corpus, _) = load_or_build(None, &source, &checkpoint.vocabulary)?;
+    let source = Source {
+        paths: eval.data.clone(),
+        field: eval.field.clone(),
+        separator: eval.separator.clone().filter(|separator| !separator.is_empty()),
+        longest_document_bytes: eval.longest_document_bytes,
+    };
+    let repeated = source.repeated()?.len();
+    if repeated > 0 {
+        output.remark(format!("{repeated} of the files are named more than once and read once"));
+    }
+    end_at_once(output)?;
+    let mut progress = TextProgress::new(output);
+    let (corpus, _) = load_or_build_watched(None, &source, &checkpoint.vocabulary, &mut |done| {
+        progress.set(done);
+        true
+    })?;
+    drop(progress);
+    let corpus = Arc::new(corpus);
     let documents: Vec<usize> = (0..corpus.documents()).collect();
     let depths = objective::Objective::depths(&checkpoint.objective);
     let held_out =
@@ -44,7 +64,7 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
         checkpoint: eval.checkpoint.display().to_string(),
         documents: corpus.documents(),
         tokens: held_out.tokens(),
-        evaluation: held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective),
+        evaluation: held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective)?,
     };
     output.result(&evaluated, || {
         let Evaluation { loss, accuracy, bits_per_byte, .. } = &evaluated.evaluation;

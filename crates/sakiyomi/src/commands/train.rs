@@ -143,7 +143,15 @@ fn eval_command(checkpoint: &str, data: &DataSection) -> String {
         "text" => String::new(),
         field => format!(" --field {}", quoted(field)),
     };
-    format!("sakiyomi eval {checkpoint}{texts}{field}")
+    let separator = match data.separator.as_str() {
+        "" => String::new(),
+        separator => format!(" --separator {}", quoted(separator)),
+    };
+    let cut = match data.longest_document_bytes {
+        bytes if bytes == DataSection::default().longest_document_bytes => String::new(),
+        bytes => format!(" --longest-document-bytes {bytes}"),
+    };
+    format!("sakiyomi eval {checkpoint}{texts}{field}{separator}{cut}")
 }
 
 /// `word` as a shell takes it for one.

@@ -64,6 +64,29 @@ fn a_request_to_end_saves_too_and_a_second_one_ends_at_once_without_harm() {
     place.succeeds(&["train", "run/run.toml", &planned, "--resume"]);
 }
 
+#[test]
+fn reading_a_large_text_is_stopped_with_one_line_and_leaves_nothing() {
+    let place = Place::new();
+    let learn = ["data", "tokenizer", "text.jsonl", "--size", "300", "--output", "own.json"];
+    place.succeeds(&learn);
+    // More than any machine reads while the test looks on.
+    let text = String::from_utf8(place.read("text.jsonl")).unwrap();
+    place.write("large.jsonl", text.repeat(200_000_000 / text.len()));
+    let settings = ["data.train=large.jsonl", "data.tokenizer=own.json"];
+    let child = spawn(&place, &training(&settings));
+    let part = || fs_err::read_dir(place.path("run/cache")).is_ok_and(|mut folder| folder.next().is_some());
+    wait_until(part, "no tokens are written");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    let lines: Vec<&str> = told.lines().filter(|line| !line.starts_with("reading text: ")).collect();
+    assert_eq!(lines.len(), 1, "{told}");
+    assert!(lines[0].starts_with("sakiyomi: stopped while reading the text"), "{told}");
+    assert!(output.stdout.is_empty() && !place.exists("run"));
+    place.train(&[]);
+}
+
 /// As [`signalled`], with Ctrl-C.
 fn interrupted(place: &Place, arguments: &[&str], ready: impl Fn() -> bool) -> String {
     signalled(place, arguments, "-INT", ready)

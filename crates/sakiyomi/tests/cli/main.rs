@@ -7,4 +7,5 @@ mod json;
 mod killed;
 mod support;
 mod sweep;
+mod text;
 mod workflow;

@@ -32,8 +32,9 @@ fn parameters_and_memory_are_near_what_a_step_takes() {
         assert_eq!(plan.trained_parameters, start.params.values());
         assert_eq!(plan.tokens_per_step, 256);
         let documents: Vec<Vec<u32>> = (0..8).map(|_| (0..90).map(|token| token % 50).collect()).collect();
-        let corpus = data::Corpus::from_tokens(&documents);
-        let batches = data::evaluation_batches(&corpus, &(0..8).collect::<Vec<_>>(), 4, 64, 3, 1).unwrap();
+        let corpus = data::Corpus::from_tokens(&documents).into();
+        let found = data::evaluation_batches(&corpus, &(0..8).collect::<Vec<_>>(), 4, 64, 3, 1).unwrap();
+        let batches: Vec<data::Batch> = found.iter().collect::<data::Result<_>>().unwrap();
         let mut stepper = Stepper::new(&start.params, config.train.decay_on);
         stepper.gradients(&start.params, &start.decoder, &start.objective, &batches, 3);
         let taken = 4 * (4 * start.params.values() + stepper.buffer_values()) as u64;

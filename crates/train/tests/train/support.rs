@@ -142,9 +142,10 @@ pub fn documents(lengths: &[usize]) -> Vec<Vec<u32>> {
 
 /// Documents packed into rows of `length`.
 pub fn packed(documents: &[Vec<u32>], length: usize, lookahead: usize) -> Batch {
-    let corpus = Corpus::from_tokens(documents);
+    let corpus = Corpus::from_tokens(documents).into();
     let all: Vec<usize> = (0..documents.len()).collect();
-    let batches = data::evaluation_batches(&corpus, &all, 64, length, lookahead, 0).unwrap();
+    let found = data::evaluation_batches(&corpus, &all, 64, length, lookahead, 0).unwrap();
+    let batches: Vec<Batch> = found.iter().collect::<data::Result<_>>().unwrap();
     let [batch] = batches.try_into().unwrap();
     without_empty_rows(&batch)
 }

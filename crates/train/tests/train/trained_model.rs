@@ -53,8 +53,8 @@ fn heads_learn_on_a_frozen_published_model_which_stays_as_it_was() {
         let mut losses = Losses::default();
         let before = {
             let start = train::start::start(&config).unwrap().checkpoint;
-            let data = train::prepare::prepare(&config, &start.vocabulary).unwrap();
-            data.held_out.evaluate(&start.params, &start.decoder, &start.objective)
+            let data = train::prepare::prepare(&config, &start.vocabulary, &mut |_| true).unwrap();
+            data.held_out.evaluate(&start.params, &start.decoder, &start.objective).unwrap()
         };
         let outcome = train(&config, false, &mut losses).unwrap();
         let (after, accuracy) = (&losses.0[0], &losses.1[0]);

@@ -9,7 +9,9 @@ use train::RunConfig;
 use super::paint;
 use crate::arguments::DataShow;
 use crate::failure::Verdict;
+use crate::interrupt::Interrupt;
 use crate::output::Output;
+use crate::progress::TextProgress;
 
 /// More than anyone reads.
 const MOST_ROWS: usize = 1024;
@@ -36,7 +38,12 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
     let config = RunConfig::read(&show.run, &show.overrides)?;
     config.validate()?;
     let vocabulary = train::start::vocabulary(&config)?;
-    let text = train::prepare::split_text(&config, &vocabulary)?;
+    let (interrupt, mut progress) = (Interrupt::listen(None)?, TextProgress::new(output));
+    let text = train::prepare::split_text(&config, &vocabulary, &mut |done| {
+        progress.set(done);
+        !interrupt.raised()
+    })?;
+    drop(progress);
     text.notes.iter().for_each(|note| output.remark(note));
     let mut loader = Loader::new(
         text.training.clone(),

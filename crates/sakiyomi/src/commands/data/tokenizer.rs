@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::arguments::DataTokenizer;
 use crate::commands::machine;
 use crate::failure::Verdict;
+use crate::interrupt::end_at_once;
 use crate::output::Output;
 
 /// Time between lines of progress.
@@ -31,12 +32,20 @@ pub fn tokenizer(tokenizer: &DataTokenizer, threads: usize, output: Output) -> a
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    let begin = || {
+        tempfile::NamedTempFile::new_in(folder)
+            .map_err(|error| anyhow::anyhow!("{file} cannot be written: {error}"))
+    };
     // Before minutes of work: a place where nothing can be written is told at once.
-    let mut written = tempfile::NamedTempFile::new_in(folder)
-        .map_err(|error| anyhow::anyhow!("{file} cannot be written: {error}"))?;
+    drop(begin()?);
+    end_at_once(output)?;
     machine::use_threads(threads)?;
     let source =
         Source { paths: tokenizer.paths.clone(), field: tokenizer.field.clone(), ..Source::default() };
+    let repeated = source.repeated()?.len();
+    if repeated > 0 {
+        output.remark(format!("{repeated} of the files are named more than once and read once"));
+    }
     let mut told = Instant::now();
     let mut progress = |sample: SampleSize| {
         if told.elapsed() >= LINE_EVERY {
@@ -49,6 +58,7 @@ pub fn tokenizer(tokenizer: &DataTokenizer, threads: usize, output: Output) -> a
         }
     };
     let trained = train_tokenizer(&source, tokenizer.size, tokenizer.sample_bytes, &mut progress)?;
+    let mut written = begin()?;
     written.write_all(trained.json.as_bytes())?;
     written.as_file().sync_all()?;
     written

@@ -20,7 +20,7 @@ use super::grid::Place;
 use super::result::{DecodingResult, LengthResult, RunResult};
 use crate::commands::checkpoint::Loaded;
 use crate::commands::{machine, prompts};
-use crate::failure::{Verdict, one_line};
+use crate::failure::{Verdict, one_line, was_stopped};
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::progress::{Counter, TrainingProgress};
@@ -55,7 +55,11 @@ pub fn run_child(output: Output) -> anyhow::Result<Verdict> {
     let job: Job = serde_json::from_str(&line).context("sweep-run is what sweep starts; start that")?;
     let interrupt = Interrupt::listen(None)?;
     hold_leash(interrupt.clone());
-    let done = job.run(&interrupt, output);
+    let done = match job.run(&interrupt, output) {
+        // As a run that was left between two steps: it goes on next time.
+        Err(error) if was_stopped(&error) => Ok(()),
+        done => done,
+    };
     if let Err(error) = &done {
         Output { json: true }.result(&Failed { reason: one_line(error) }, String::new)?;
     }
@@ -104,7 +108,7 @@ impl Job {
         output: Output,
     ) -> anyhow::Result<RunResult> {
         let checkpoint = Checkpoint::load(&outcome.last)?;
-        let text = split_text(&self.config, &checkpoint.vocabulary)?;
+        let text = split_text(&self.config, &checkpoint.vocabulary, &mut |_| !interrupt.raised())?;
         let depths = checkpoint.objective.depths();
         let settings = &self.config.train;
         let (batch, length) = (settings.batch, settings.length);
@@ -117,7 +121,7 @@ impl Job {
             depths,
             self.measure.batches,
         )?;
-        let evaluation = held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective);
+        let evaluation = held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective)?;
         let head_parameters =
             checkpoint.objective.parameters().iter().map(|&id| checkpoint.params.data(id).len()).sum();
         let trunk_parameters = checkpoint.params.values() - head_parameters;

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use train::{Forecast, RunConfig};
 
+use crate::interrupt::end_at_once;
 use crate::output::Output;
-use crate::progress::clock;
+use crate::progress::{TextProgress, clock};
 
 #[derive(Serialize)]
 struct Forecasted {
@@ -37,7 +38,13 @@ struct Forecasted {
 /// Tries the run and shows what was found.
 pub fn show(config: &RunConfig, resume: bool, output: Output) -> anyhow::Result<()> {
     output.remark("reading the text and trying a few steps ...");
-    let forecast = train::forecast(config, resume)?;
+    end_at_once(output)?;
+    let mut progress = TextProgress::new(output);
+    let forecast = train::forecast(config, resume, &mut |done| {
+        progress.set(done);
+        true
+    })?;
+    drop(progress);
     forecast.notes.iter().for_each(|note| output.remark(note));
     let forecasted = Forecasted::from(&forecast);
     output.result(&forecasted, || forecasted.text())

@@ -1,0 +1,26 @@
+//! `tokenizer.json`: any bytes give a vocabulary that takes any text and any ids, or a message of one line.
+#![no_main]
+
+use data::Vocabulary;
+use libfuzzer_sys::fuzz_target;
+
+const TEXT: &str = "the 10 Cafés of\r\n\t«Łódź»   aa \u{0}\u{301}日本語 <|end|>";
+
+fuzz_target!(|bytes: &[u8]| {
+    let vocabulary = match Vocabulary::parse(bytes) {
+        Ok(vocabulary) => vocabulary,
+        Err(error) => return assert!(!error.to_string().contains('\n'), "{error}"),
+    };
+    let ids = match vocabulary.encode(TEXT) {
+        Ok(ids) => ids,
+        Err(error) => return assert!(!error.to_string().contains('\n'), "{error}"),
+    };
+    let beyond = u32::try_from(vocabulary.size()).unwrap_or(u32::MAX);
+    let mut stream = vocabulary.stream();
+    for &id in ids.iter().chain(&[0, beyond, u32::MAX]) {
+        let _ = (vocabulary.token_bytes(id), vocabulary.special_name(id), stream.push(id));
+    }
+    if let Err(error) = vocabulary.decode(&ids) {
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+});

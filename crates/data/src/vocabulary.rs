@@ -2,6 +2,7 @@
 
 mod bytes;
 mod files;
+mod guard;
 mod loaded;
 mod stream;
 mod training;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use loaded::Loaded;
 
 pub use bytes::END_OF_DOCUMENT;
+pub use guard::inside_tokenizer;
 pub use stream::TextStream;
 pub use training::{SAMPLE_BYTES, SampleSize, TrainedTokenizer, train_tokenizer};
 
@@ -48,12 +50,21 @@ impl Vocabulary {
     ///
     /// If the file is missing or no tokenizer.
     pub fn load(folder_or_file: &Path) -> Result<Self> {
-        files::load(folder_or_file).map(|loaded| Self {
-            kind: match loaded {
-                Some(loaded) => Kind::Loaded(Arc::new(loaded)),
-                None => Kind::Bytes,
-            },
-        })
+        files::load(folder_or_file).map(Self::of)
+    }
+
+    /// As [`Vocabulary::load`], from the bytes of a `tokenizer.json` that has no files beside it. Whatever they are, it
+    /// never panics: this is where a fuzzer begins.
+    ///
+    /// # Errors
+    ///
+    /// If they are no tokenizer.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        files::parse_alone(bytes).map(Self::of)
+    }
+
+    fn of(loaded: Option<Loaded>) -> Self {
+        Self { kind: loaded.map_or(Kind::Bytes, |loaded| Kind::Loaded(Arc::new(loaded))) }
     }
 
     /// Whether this is the built-in byte vocabulary.

@@ -175,3 +175,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_tokenizer_that_contradicts_itself_is_refused_with_the_file() {
+    let with = |model: &str, processor: &str, decoder: &str| {
+        format!(
+            r#"{{"version": "1.0", "added_tokens": [], "pre_tokenizer": null, "normalizer": null,
+            "post_processor": {processor}, "decoder": {decoder}, "model": {model}}}"#
+        )
+    };
+    let model = r#"{"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}"#;
+    // A template that names a token which it does not define; a merge longer than every token.
+    let template = r#"{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],
+        "pair": [], "special_tokens": {"y": {"id": "y", "ids": [0], "tokens": ["a"]}}}"#;
+    let merge = r#"{"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}"#;
+    for file in [with(model, template, "null"), with(merge, "null", "null")] {
+        let error = Vocabulary::parse(file.as_bytes()).unwrap_err().to_string();
+        assert!(error.starts_with("tokenizer tokenizer.json: contradicts itself"), "{error}");
+        assert!(!sakiyomi_data::vocabulary::inside_tokenizer());
+    }
+    // A decoder that strips more characters than a token has.
+    let strip = r#"{"type": "Strip", "content": "a", "start": 0, "stop": 5}"#;
+    let vocabulary = Vocabulary::parse(with(model, "null", strip).as_bytes()).unwrap();
+    let error = vocabulary.decode(&[0]).unwrap_err().to_string();
+    assert!(error.contains("contradicts itself"), "{error}");
+}

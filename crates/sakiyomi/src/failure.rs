@@ -20,6 +20,9 @@ pub enum Verdict {
 /// the line cannot be written.
 pub fn report(verb: impl FnOnce() -> anyhow::Result<Verdict>) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
+        if data::vocabulary::inside_tokenizer() {
+            return;
+        }
         let _ = writeln!(
             std::io::stderr(),
             "sakiyomi: internal error: {panic}; please report it with the command that you ran"
@@ -37,11 +40,12 @@ pub fn report(verb: impl FnOnce() -> anyhow::Result<Verdict>) -> ExitCode {
     }
 }
 
-/// The chain of causes on one line, leaving out causes that the line before already tells.
+/// The chain of causes on one line, leaving out causes that the line before already tells, and without the control
+/// characters that a file's name or content may hold.
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let text = cause.to_string().replace('\n', " ");
+        let text = cause.to_string().replace(char::is_control, " ");
         if line.contains(&text) {
             continue;
         }
@@ -80,5 +84,10 @@ mod tests {
             .context("loading a.json: no such file")
             .context("reading");
         assert_eq!(one_line(&error), "reading: loading a.json: no such file");
+    }
+
+    #[test]
+    fn what_a_file_holds_cannot_steer_the_terminal() {
+        assert_eq!(one_line(&anyhow::anyhow!("unknown key a\r\u{1b}[2Jb")), "unknown key a  [2Jb");
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::bytes::is_byte_vocabulary;
+use super::guard::guarded;
 use super::loaded::Loaded;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -18,6 +19,16 @@ const COMPANIONS: [&str; 4] =
 /// Names that published tokenizers give the end of a document, for a `tokenizer.json` that comes alone.
 const USUAL_ENDS: [&str; 5] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|end|>"];
 
+/// What lies in a folder beside `tokenizer.json`.
+#[derive(Default)]
+struct Beside {
+    tokenizer_config: Value,
+    /// Files that may name the tokens at which generation stops.
+    configs: [Value; 2],
+    /// Names and contents of [`COMPANIONS`], as read.
+    companions: Vec<(String, Vec<u8>)>,
+}
+
 /// Reads a tokenizer; `None` if it is the built-in byte vocabulary.
 pub(super) fn load(folder_or_file: &Path) -> Result<Option<Loaded>> {
     let path = if folder_or_file.is_dir() {
@@ -28,31 +39,32 @@ pub(super) fn load(folder_or_file: &Path) -> Result<Option<Loaded>> {
     if !path.exists() {
         return Err(Error::Missing { path });
     }
-    let bytes = fs_err::read(&path)?;
-    let wrong = |reason: String| Error::Tokenizer { path: path.clone(), reason };
+    parse(fs_err::read(&path)?, &path, Beside::read)
+}
+
+/// The tokenizer in the bytes of `tokenizer.json`, with nothing beside it.
+pub(super) fn parse_alone(bytes: &[u8]) -> Result<Option<Loaded>> {
+    parse(bytes.to_owned(), Path::new("tokenizer.json"), |_| Ok(Beside::default()))
+}
+
+fn parse(bytes: Vec<u8>, path: &Path, beside: impl Fn(&Path) -> Result<Beside>) -> Result<Option<Loaded>> {
+    let wrong = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
     let parsed: Value =
         serde_json::from_slice(&bytes).map_err(|error| wrong(format!("is not JSON: {error}")))?;
     if is_byte_vocabulary(&parsed) {
         return Ok(None);
     }
-    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| wrong(error.to_string()))?;
-    // A file may carry the truncation of whoever saved it; a corpus must never be cut silently.
-    tokenizer.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
-    tokenizer.with_padding(None);
+    let tokenizer = guarded(path, || {
+        let mut tokenizer = Tokenizer::from_bytes(&bytes)?;
+        // A file may carry the truncation of whoever saved it; a corpus must never be cut silently.
+        tokenizer.with_truncation(None)?;
+        tokenizer.with_padding(None);
+        Ok(tokenizer)
+    })?;
 
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let json = |name: &str| -> Result<Value> {
-        let path = folder.join(name);
-        if !path.is_file() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&fs_err::read(&path)?)
-            .map_err(|error| Error::Tokenizer { path, reason: format!("is not JSON: {error}") })
-    };
-    let tokenizer_config = json("tokenizer_config.json")?;
-    let ids_in_configs = [json("generation_config.json")?, json("config.json")?];
-    let begin = find_begin(&tokenizer, &tokenizer_config);
-    let ends = find_ends(&tokenizer, &tokenizer_config, &ids_in_configs);
+    let Beside { tokenizer_config, configs, companions } = beside(path.parent().unwrap_or(Path::new(".")))?;
+    let begin = guarded(path, || Ok(find_begin(&tokenizer, &tokenizer_config)))?;
+    let ends = find_ends(&tokenizer, &tokenizer_config, &configs);
     let size = tokenizer.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1);
     if size == 0 {
         return Err(wrong("has no tokens".to_owned()));
@@ -66,13 +78,33 @@ pub(super) fn load(folder_or_file: &Path) -> Result<Option<Loaded>> {
     let fingerprint = digest.hex();
 
     let mut files = vec![("tokenizer.json".to_owned(), bytes)];
-    for name in COMPANIONS {
-        if folder.join(name).is_file() {
-            files.push((name.to_owned(), fs_err::read(folder.join(name))?));
-        }
-    }
+    files.extend(companions);
     let byte_level = is_byte_level(&parsed["decoder"]);
-    Ok(Some(Loaded { tokenizer, path, begin, ends, size, byte_level, fingerprint, files }))
+    Ok(Some(Loaded { tokenizer, path: path.to_owned(), begin, ends, size, byte_level, fingerprint, files }))
+}
+
+impl Beside {
+    fn read(folder: &Path) -> Result<Self> {
+        let json = |name: &str| -> Result<Value> {
+            let path = folder.join(name);
+            if !path.is_file() {
+                return Ok(Value::Null);
+            }
+            serde_json::from_slice(&fs_err::read(&path)?)
+                .map_err(|error| Error::Tokenizer { path, reason: format!("is not JSON: {error}") })
+        };
+        let mut companions = Vec::new();
+        for name in COMPANIONS {
+            if folder.join(name).is_file() {
+                companions.push((name.to_owned(), fs_err::read(folder.join(name))?));
+            }
+        }
+        Ok(Self {
+            tokenizer_config: json("tokenizer_config.json")?,
+            configs: [json("generation_config.json")?, json("config.json")?],
+            companions,
+        })
+    }
 }
 
 /// Whether a decoder reads characters as bytes: itself, or one in its sequence.

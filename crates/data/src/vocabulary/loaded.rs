@@ -6,7 +6,8 @@ use serde_json::json;
 use tokenizers::Tokenizer;
 
 use super::bytes::pretty;
-use crate::error::{Error, Result};
+use super::guard::guarded;
+use crate::error::Result;
 
 /// A tokenizer, its document tokens, and the files it came from.
 pub(super) struct Loaded {
@@ -25,12 +26,12 @@ pub(super) struct Loaded {
 
 impl Loaded {
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| self.error(&*error))?;
+        let encoding = guarded(&self.path, || self.tokenizer.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     pub(super) fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.tokenizer.decode(ids, true).map_err(|error| self.error(&*error))
+        guarded(&self.path, || self.tokenizer.decode(ids, true))
     }
 
     pub(super) fn special_name(&self, id: u32) -> Option<String> {
@@ -51,10 +52,6 @@ impl Loaded {
         }
         let is_byte = name.len() == 6 && name.starts_with("<0x") && name.ends_with('>');
         if is_byte { 1 } else { name.replace('\u{2581}', " ").len() }
-    }
-
-    fn error(&self, error: &(dyn std::error::Error + Send + Sync)) -> Error {
-        Error::Tokenizer { path: self.path.clone(), reason: error.to_string() }
     }
 
     /// The files as read, and where `tokenizer_config.json` is missing a small one, without which

@@ -6,6 +6,7 @@ use decode::{DecodeSettings, GenerateSettings, Generation, SamplingSettings, Sta
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
+use super::text_file;
 use crate::arguments::{Generate, Sampling};
 use crate::failure::Verdict;
 use crate::interrupt::Interrupt;
@@ -29,7 +30,7 @@ struct Generated<'a> {
 
 pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let prompt = match &arguments.prompt_file {
-        Some(file) => fs_err::read_to_string(file)?,
+        Some(file) => text_file::read(file)?,
         None => arguments.prompt.clone(),
     };
     let loaded = Loaded::read(&arguments.checkpoint, threads)?;

@@ -13,6 +13,7 @@ mod machine;
 mod prompts;
 mod report;
 mod sweep;
+mod text_file;
 mod train;
 mod verify;
 

@@ -6,6 +6,7 @@ use anyhow::Context;
 use data::Corpus;
 
 use super::checkpoint::Loaded;
+use super::text_file;
 use crate::arguments::Prompts;
 
 /// Tokens of a prompt that is cut from text.
@@ -36,7 +37,7 @@ impl Prompts {
 }
 
 fn texts(file: &Path) -> anyhow::Result<Vec<String>> {
-    let content = fs_err::read_to_string(file)?;
+    let content = text_file::read(file)?;
     let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let json = file.extension().is_some_and(|extension| extension == "jsonl");
     let texts: Vec<String> = lines

@@ -121,7 +121,7 @@ impl SweepFile {
     /// When the file cannot be read, is no TOML, or holds a key or a value that a sweep file does not have. The keys of run
     /// files in it are checked when runs are made of them.
     pub fn read(path: &Path, overrides: &[String]) -> anyhow::Result<Self> {
-        let text = fs_err::read_to_string(path)?;
+        let text = crate::commands::text_file::read(path)?;
         Self::parse(&text, overrides).with_context(|| path.display().to_string())
     }
 

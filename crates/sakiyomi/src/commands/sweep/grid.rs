@@ -89,7 +89,7 @@ pub fn runs(
     let mut base = Vec::new();
     flatten("", &file.settings, &mut base);
     let (base_text, base_name) = match &file.base {
-        Some(path) => (fs_err::read_to_string(path)?, path.display().to_string()),
+        Some(path) => (crate::commands::text_file::read(path)?, path.display().to_string()),
         None => (String::new(), "settings".to_owned()),
     };
     let set =

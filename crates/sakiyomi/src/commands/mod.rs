@@ -2,6 +2,7 @@
 
 mod bench;
 mod checkpoint;
+mod continuing;
 mod data;
 mod demo;
 mod doctor;

@@ -47,7 +47,7 @@ pub fn continuations(
         _ => Path::new("."),
     };
     // Before minutes of work: a place where nothing can be written is told at once.
-    let mut written = tempfile::NamedTempFile::new_in(folder)
+    let mut written = data::unfinished_file(folder)
         .map_err(|error| anyhow::anyhow!("{file} cannot be written: {error}"))?;
     let loaded = Loaded::read(&arguments.checkpoint, threads)?;
     let prompts = cut_prompts(arguments, &loaded)?;

@@ -44,7 +44,7 @@ pub enum Verb {
     Generate(Generate),
     /// Check that decoding with drafts gives the same tokens as decoding without.
     Verify(Verify),
-    /// Tokens per second, plain and with drafts in turn.
+    /// Tokens per second of a checkpoint, plain and with drafts in turn; or the speed of one part, see its verbs.
     Bench(Bench),
     /// One HTML page from run folders.
     Report(Report),
@@ -290,9 +290,13 @@ pub struct Verify {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    pub part: Option<BenchPart>,
     /// A checkpoint folder.
-    pub checkpoint: PathBuf,
+    #[arg(required = true)]
+    pub checkpoint: Option<PathBuf>,
     #[command(flatten)]
     pub prompts: Prompts,
     /// Measure each way this many times, in turn.
@@ -301,6 +305,37 @@ pub struct Bench {
     /// Do not stop at the model's end tokens.
     #[arg(long)]
     pub ignore_end: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchPart {
+    /// The training step on which speed is compared: 8 layers, width 384, 6 heads, SwiGLU 1024, tied, 8 rows of 256 random tokens.
+    Step(BenchStep),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchStep {
+    /// Precision of the products.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    pub dtype: String,
+    /// Tokens predicted from each position, the next one included. Their parameters are taken from the trunk.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub heads: usize,
+    /// What a head is made of.
+    #[arg(long, default_value = "layer", value_parser = ["linear", "layer", "causal", "anticausal"])]
+    pub head_kind: String,
+    /// Ids of the vocabulary.
+    #[arg(long, default_value_t = 8192)]
+    pub vocab: usize,
+    /// Steps that are timed, at least, after two that are not.
+    #[arg(long, default_value_t = 6)]
+    pub steps: usize,
+    /// Seconds that are timed, at least.
+    #[arg(long, default_value_t = 8.0)]
+    pub seconds: f64,
+    /// Keep only the input of each layer, and compute the rest again.
+    #[arg(long)]
+    pub recompute: bool,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ const MAY_CHANGE: &[&str] = &[
     "train.steps",
     "train.tokens",
     "train.seconds",
+    "train.recompute_activations",
     "data.cache",
     "evaluation.",
     "checkpoint.",

@@ -1,11 +1,14 @@
-//! `sakiyomi bench`: speed end to end, plain and with drafts in turn.
+//! `sakiyomi bench`: speed end to end, plain and with drafts in turn; and of single parts.
 
+mod step;
+
+use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use decode::{DecodeSettings, MeasureSettings, Measurement, Speed, measure};
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
-use crate::arguments::Bench;
+use crate::arguments::{Bench, BenchPart};
 use crate::failure::Verdict;
 use crate::output::Output;
 use crate::progress::Counter;
@@ -26,7 +29,11 @@ struct Benched {
 const PROBE_BYTES: usize = 128 << 20;
 
 pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    let loaded = Loaded::read(&arguments.checkpoint, threads)?;
+    if let Some(BenchPart::Step(step)) = &arguments.part {
+        return step::run(step, threads, output);
+    }
+    let checkpoint = arguments.checkpoint.as_ref().context("bench needs a checkpoint folder")?;
+    let loaded = Loaded::read(checkpoint, threads)?;
     let prompts = arguments.prompts.read(&loaded)?;
     let longest =
         prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);

@@ -36,6 +36,10 @@ pub struct TapSizes {
     pub width: usize,
     /// Tokens or classes to choose from.
     pub outputs: usize,
+    /// Multiply-adds of one block for one row, without the products of attention.
+    pub block_work: usize,
+    /// Multiply-adds of one read-out.
+    pub read_out_work: usize,
 }
 
 /// Called after block `layer` (from 0) with the residual stream of the whole batch, `[rows, width]`, the rows of one input after
@@ -46,6 +50,11 @@ pub type Hook<'h> = dyn FnMut(usize, &mut [f32]) + 'h;
 pub trait Taps: Send + Sync {
     /// Its sizes.
     fn sizes(&self) -> TapSizes;
+
+    /// Whether a row depends on nothing after it.
+    fn causal(&self) -> bool {
+        false
+    }
 
     /// Rows of the residual stream that `input` becomes.
     fn rows(&self, input: &Input) -> usize;
@@ -71,7 +80,13 @@ pub struct DecoderTaps {
 impl Taps for DecoderTaps {
     fn sizes(&self) -> TapSizes {
         let DecoderConfig { layers, width, vocabulary, .. } = self.decoder.config;
-        TapSizes { layers, width, outputs: vocabulary }
+        let maps = self.decoder.blocks[0].linear_groups().into_iter().flatten();
+        let block_work = maps.map(|map| self.params.data(map.weight).len()).sum();
+        TapSizes { layers, width, outputs: vocabulary, block_work, read_out_work: vocabulary * width }
+    }
+
+    fn causal(&self) -> bool {
+        true
     }
 
     fn rows(&self, input: &Input) -> usize {

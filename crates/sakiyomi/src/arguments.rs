@@ -46,6 +46,11 @@ pub enum Verb {
     Verify(Verify),
     /// Tokens per second, plain and with drafts in turn.
     Bench(Bench),
+    /// In which layer a model decides what, and what that is good for.
+    Lens {
+        #[command(subcommand)]
+        verb: crate::commands::lens::LensVerb,
+    },
     /// One HTML page from run folders.
     Report(Report),
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tensor::{Activation, Arena, Linear, Norm, Ops, ParamId, Params, Tape};
 
 use super::Weights;
-use super::block::{Attention, EncoderBlock, Placement, Sight};
+use super::block::{Attention, EncoderBlock, Placement, Sight, block_sizes};
 use super::build::Builder;
 use super::folder::{Reader, plain_activation};
 use crate::error::{Error, Result};
@@ -182,7 +182,8 @@ impl Bert {
 
 impl Taps for Bert {
     fn sizes(&self) -> TapSizes {
-        TapSizes { layers: self.config.layers, width: self.config.width, outputs: self.config.vocabulary }
+        let BertConfig { layers, width, ffn, vocabulary: outputs, .. } = self.config;
+        block_sizes(layers, width, ffn, outputs)
     }
 
     fn rows(&self, input: &Input) -> usize {

@@ -2,6 +2,8 @@
 
 use tensor::{Activation, AttentionSpec, Linear, Norm, Ops, Tape, Var};
 
+use crate::taps::TapSizes;
+
 /// Where the norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placement {
@@ -101,4 +103,10 @@ impl Attention {
         let memory = tape.linear(looked_at, &self.memory);
         tape.full_attention(queries, memory, self.heads, self.scale)
     }
+}
+
+/// Sizes of a model of such blocks with one attention each.
+pub(super) fn block_sizes(layers: usize, width: usize, ffn: usize, outputs: usize) -> TapSizes {
+    let block_work = 4 * width * width + 2 * width * ffn;
+    TapSizes { layers, width, outputs, block_work, read_out_work: width * outputs }
 }

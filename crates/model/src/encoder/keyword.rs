@@ -5,7 +5,7 @@ use std::path::Path;
 use tensor::{Activation, Arena, Embedding, Linear, Ops, Params, Tape};
 
 use super::Weights;
-use super::block::{Attention, EncoderBlock, Placement, Sight};
+use super::block::{Attention, EncoderBlock, Placement, Sight, block_sizes};
 use super::build::Builder;
 use super::folder::Reader;
 use super::mel::{Filters, Spectra, mel_corners, to_mel};
@@ -229,7 +229,8 @@ impl Keyword {
 
 impl Taps for Keyword {
     fn sizes(&self) -> TapSizes {
-        TapSizes { layers: self.config.layers, width: self.config.width, outputs: self.config.labels.len() }
+        let KeywordConfig { layers, width, ffn, .. } = self.config;
+        block_sizes(layers, width, ffn, self.config.labels.len())
     }
 
     fn rows(&self, input: &Input) -> usize {

@@ -7,7 +7,7 @@ use tensor::{
 };
 
 use super::Weights;
-use super::block::{Attention, EncoderBlock, Placement, Sight};
+use super::block::{Attention, EncoderBlock, Placement, Sight, block_sizes};
 use super::build::Builder;
 use super::folder::Reader;
 use crate::checkpoint::{write_file, write_tensors};
@@ -263,7 +263,8 @@ const PLACES: &str = "places";
 
 impl Taps for Vit {
     fn sizes(&self) -> TapSizes {
-        TapSizes { layers: self.config.layers, width: self.config.width, outputs: self.config.classes }
+        let VitConfig { layers, width, ffn, classes: outputs, .. } = self.config;
+        block_sizes(layers, width, ffn, outputs)
     }
 
     fn rows(&self, input: &Input) -> usize {

@@ -5,7 +5,7 @@ use std::path::Path;
 use tensor::{Activation, Arena, AttentionSpec, Embedding, Linear, Norm, Ops, ParamId, Params, Tape};
 
 use super::Weights;
-use super::block::{Attention, EncoderBlock, Placement, Sight};
+use super::block::{Attention, EncoderBlock, Placement, Sight, block_sizes};
 use super::build::Builder;
 use super::folder::{Reader, plain_activation};
 use super::mel::{Filters, Spectra, slaney_corners};
@@ -333,7 +333,10 @@ fn block(
 
 impl Taps for Whisper {
     fn sizes(&self) -> TapSizes {
-        TapSizes { layers: self.config.layers.1, width: self.config.width, outputs: self.config.vocabulary }
+        let WhisperConfig { layers, width, ffn, vocabulary, .. } = self.config;
+        let sizes = block_sizes(layers.1, width, ffn.1, vocabulary);
+        // It looks at the encoder as well.
+        TapSizes { block_work: sizes.block_work + 4 * width * width, ..sizes }
     }
 
     fn rows(&self, input: &Input) -> usize {

@@ -5,6 +5,7 @@
 //! contribution in the gradient of the trunk's output; at last the trunk runs back to the start.
 
 mod backward;
+mod encoding;
 mod linear;
 mod loss;
 mod norms;
@@ -13,6 +14,7 @@ mod recompute;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use kernels::full_attention::FullAttention;
 use kernels::matmul::{Precision, Write};
 
 use recompute::TapePart;
@@ -65,6 +67,7 @@ pub struct Var(usize);
 pub struct Mark(usize);
 
 enum Op {
+    Input,
     Embed { embedding: Embedding, tokens: Vec<u32> },
     Norm { x: usize, norm: Norm, inverse_rms: Vec<f32> },
     NormAdd { x: usize, norm: Norm, inverse_rms: Vec<f32>, residual: usize },
@@ -72,6 +75,7 @@ enum Op {
     LinearAdd { x: usize, map: Linear, residual: usize },
     HeadNorm { qkv: usize, norms: HeadNorms, columns: HeadColumns, inverse_rms: Vec<f32> },
     Attention { qkv: usize, spec: AttentionSpec, log_sum_exp: Vec<f32> },
+    FullAttention { queries: usize, memory: usize, shape: FullAttention },
     Activate { x: usize, activation: Activation },
     SoftCap { x: usize, cap: f32 },
     Recomputed { x: usize, part: Arc<dyn TapePart> },
@@ -155,9 +159,20 @@ impl<'a> Tape<'a> {
         &self.nodes[var.0].value
     }
 
+    /// The values of `var`, to be changed. What was computed from them before stays as it was, and a training tape would
+    /// differentiate at the wrong place: this is for looking into a model, not for training it.
+    pub fn value_mut(&mut self, var: &Var) -> &mut [f32] {
+        &mut self.nodes[var.0].value
+    }
+
     /// The present end of the tape.
     pub fn mark(&self) -> Mark {
         Mark(self.nodes.len())
+    }
+
+    /// Frees everything: what it held serves the next tape on the same arena.
+    pub fn forget(mut self) {
+        self.forget_to(Mark(0));
     }
 
     /// Frees everything after `mark`.
@@ -331,6 +346,7 @@ impl Ops for Tape<'_> {
             Activation::SiluGated => kernels::swiglu::forward(&input.value, width, &mut value),
             Activation::GeluGated => kernels::gelu::gated_forward(&input.value, width, &mut value),
             Activation::Gelu => kernels::gelu::forward(&input.value, &mut value),
+            Activation::GeluErf => kernels::gelu_erf::forward(&input.value, &mut value),
         }
         self.consume(x.0, requires);
         self.push(Op::Activate { x: x.0, activation }, width, value, requires)

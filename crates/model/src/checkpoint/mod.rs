@@ -21,4 +21,4 @@ pub use read::{NamedTensor, read_file_tensors, read_metadata, read_params};
 pub use write::{write_file, write_params, write_tensors};
 
 pub(crate) use link::present;
-pub(crate) use read::stored_names;
+pub(crate) use read::{Stored, stored_names};

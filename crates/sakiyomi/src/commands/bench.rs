@@ -4,7 +4,10 @@ mod step;
 
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
-use decode::{DecodeSettings, MeasureSettings, Measurement, Speed, measure};
+use decode::{
+    Acceptance, DecodeSettings, Estimate, MeasureSettings, Measurement, SamplingSettings, Speed, acceptance,
+    measure,
+};
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
@@ -23,6 +26,8 @@ struct Benched {
     tokens_per_forward: Option<f64>,
     speedup: f64,
     measurement: Measurement,
+    /// With drafts of the greatest length, at each temperature.
+    acceptance: Vec<Acceptance>,
 }
 
 /// Bytes of the bandwidth probe beside the figures.
@@ -37,12 +42,15 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
     let prompts = arguments.prompts.read(&loaded)?;
     let longest =
         prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);
-    let mut target = loaded.target(longest)?;
+    let mut target = loaded.target_drafting(longest, arguments.draft)?;
+    let sampling = |temperature| SamplingSettings { temperature, ..SamplingSettings::default() };
+    arguments.temperature.iter().try_for_each(|temperature| sampling(*temperature).validate())?;
     let settings = MeasureSettings {
         decoding: DecodeSettings {
             max_new_tokens: arguments.prompts.max_new_tokens,
             end_tokens: if arguments.ignore_end { Vec::new() } else { loaded.end_tokens() },
-            ..DecodeSettings::default()
+            sampling: sampling(arguments.temperature.first().copied().unwrap_or_default()),
+            draft_length: target.longest_draft(),
         },
         draft_lengths: (1..=target.longest_draft()).collect(),
         repeats: arguments.repeats,
@@ -53,6 +61,13 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         counter.get_or_insert_with(|| Counter::new("measuring", of)).set(done, output, String::new);
     })?;
     counter.iter().for_each(Counter::finish);
+    let mut reached = Vec::new();
+    if target.longest_draft() > 0 {
+        for temperature in &arguments.temperature {
+            let decoding = DecodeSettings { sampling: sampling(*temperature), ..settings.decoding.clone() };
+            reached.push(acceptance(&mut target, &prompts, &decoding)?);
+        }
+    }
     let fastest =
         measurement.drafted.iter().max_by(|a, b| a.speed.speedup.median.total_cmp(&b.speed.speedup.median));
     let benched = Benched {
@@ -64,6 +79,7 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         tokens_per_forward: fastest.and_then(|drafted| drafted.speed.statistics.tokens_per_forward()),
         speedup: fastest.map_or(1.0, |drafted| drafted.speed.speedup.median),
         measurement,
+        acceptance: reached,
     };
     output.result(&benched, || benched.text())?;
     Ok(Verdict::Done)
@@ -101,8 +117,26 @@ impl Benched {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!(
-            "{} prompts, {} repeats in turn, memory read at {:.1} GB/s before\n{table}",
-            self.measurement.prompts, self.measurement.repeats, self.read_gb_per_s_before
+            "{} prompts, {} repeats in turn, memory read at {:.1} GB/s before\n{table}{}",
+            self.measurement.prompts,
+            self.measurement.repeats,
+            self.read_gb_per_s_before,
+            self.acceptance.iter().map(accepted).collect::<String>()
         )
     }
+}
+
+/// One line of each depth would be too many: observed share, its interval, and what was expected.
+fn accepted(acceptance: &Acceptance) -> String {
+    let depth = |depth: &decode::DepthAcceptance| {
+        let Estimate { value, low, high } = depth.observed;
+        format!("{value:.3} [{low:.3}, {high:.3}] ({:.3})", depth.expected)
+    };
+    let depths: Vec<String> = acceptance.depths.iter().map(depth).collect();
+    let Estimate { value, low, high } = acceptance.tokens_per_forward;
+    format!(
+        "\ntemperature {}: {value:.3} tokens per forward [{low:.3}, {high:.3}]; acceptance per depth, 95 % interval, expected: {}",
+        acceptance.temperature,
+        depths.join(", ")
+    )
 }

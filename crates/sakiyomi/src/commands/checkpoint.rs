@@ -3,11 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use decode::Target;
+use decode::{Lookup, Target};
 use kernels::team::Team;
 use model::engine::EngineWeights;
-use objective::Objective;
+use objective::{Drafter, Objective};
 use train::Checkpoint;
+
+use crate::arguments::DraftSource;
+
+const LOOKUP: Lookup = Lookup { longest: 8, most_matching: 3 };
 
 /// A checkpoint, its weights packed, and threads to decode with.
 pub struct Loaded {
@@ -30,12 +34,33 @@ impl Loaded {
         Self { checkpoint, weights, team: Arc::new(Team::new(threads)) }
     }
 
-    /// Something to decode with, for sequences of up to `positions` tokens or the model's context, whichever is less.
+    /// Something to decode with, for sequences of up to `positions` tokens or the model's context, whichever is less; drafts
+    /// are what the checkpoint was trained to draft with.
     pub fn target(&self, positions: usize) -> anyhow::Result<Target<'_>> {
-        let Checkpoint { decoder, objective, .. } = &self.checkpoint;
+        self.target_drafting(positions, DraftSource::Auto)
+    }
+
+    /// As [`Self::target`] with drafts from `source`.
+    pub fn target_drafting(&self, positions: usize, source: DraftSource) -> anyhow::Result<Target<'_>> {
+        let decoder = &self.checkpoint.decoder;
         let capacity = positions.min(decoder.config.context);
         let (weights, team) = (Arc::clone(&self.weights), Arc::clone(&self.team));
-        Ok(Target::new(decoder, objective.drafter(), weights, team, capacity)?)
+        Ok(Target::new(decoder, self.drafter(source)?, weights, team, capacity)?)
+    }
+
+    fn drafter(&self, source: DraftSource) -> anyhow::Result<Option<&dyn Drafter>> {
+        let objective = &self.checkpoint.objective;
+        Ok(match source {
+            DraftSource::Auto => objective.drafter(),
+            DraftSource::Heads => match objective.drafter().filter(|_| objective.kind() == "heads") {
+                Some(heads) => Some(heads),
+                None => anyhow::bail!(
+                    "--draft heads: this checkpoint has no parallel heads; use auto, lookup or none"
+                ),
+            },
+            DraftSource::Lookup => Some(&LOOKUP),
+            DraftSource::None => None,
+        })
     }
 
     /// Tokens of a prompt, after the token that begins a document where the vocabulary has one.

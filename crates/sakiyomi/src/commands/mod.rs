@@ -10,6 +10,7 @@ mod eval;
 mod figures;
 mod generate;
 mod init;
+pub mod lens;
 mod machine;
 mod prompts;
 mod report;
@@ -51,6 +52,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Generate(generate) => generate::run(&generate, threads, output),
         Verb::Verify(verify) => verify::run(&verify, threads, output),
         Verb::Bench(bench) => bench::run(&bench, threads, output),
+        Verb::Lens { verb } => lens::run(&verb, threads, output),
         Verb::Report(report) => report::run(&report, output),
     }
 }

@@ -44,6 +44,10 @@ impl Tape<'_> {
                     kernels::embedding::scatter_add(&gradient, node.width, tokens, slot);
                 }
             }
+            Op::Input => {}
+            Op::FullAttention { queries, memory, shape } => {
+                self.full_attention_back(*queries, *memory, shape, &gradient);
+            }
             Op::Norm { x, norm, inverse_rms } => self.norm_back(*x, norm, inverse_rms, &gradient),
             Op::NormAdd { x, norm, inverse_rms, residual } => {
                 if self.nodes[*x].requires_gradient || self.norm_trained(norm) {
@@ -73,6 +77,7 @@ impl Tape<'_> {
                         kernels::gelu::gated_backward(value, node.width, &gradient, &mut dx)
                     }
                     Activation::Gelu => kernels::gelu::backward(value, &gradient, &mut dx),
+                    Activation::GeluErf => kernels::gelu_erf::backward(value, &gradient, &mut dx),
                 }
                 self.nodes[*x].gradient = Some(dx);
             }
@@ -88,7 +93,7 @@ impl Tape<'_> {
     }
 
     /// Adds `gradient` to that of a value, if anybody wants it.
-    fn hand_over(&mut self, value: usize, gradient: Vec<f32>) {
+    pub(super) fn hand_over(&mut self, value: usize, gradient: Vec<f32>) {
         let node = &mut self.nodes[value];
         match &mut node.gradient {
             _ if !node.requires_gradient => {}

@@ -1,17 +1,22 @@
-//! `sakiyomi bench`: speed end to end, plain and with drafts in turn.
+//! `sakiyomi bench`: speed end to end, plain and with drafts in turn; in its verbs, the speed of parts.
+
+mod decode_cost;
 
 use comfy_table::{CellAlignment, Table, presets};
 use decode::{DecodeSettings, MeasureSettings, Measurement, Speed, measure};
+use objective::{Drafter, Objective};
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
-use crate::arguments::Bench;
+use crate::arguments::{Bench, BenchPart};
 use crate::failure::Verdict;
 use crate::output::Output;
 use crate::progress::Counter;
 
 #[derive(Serialize)]
 struct Benched {
+    weights: &'static str,
+    force_acceptance: Option<f64>,
     read_gb_per_s_before: f64,
     plain_tokens_per_s: f64,
     bare_tokens_per_s: f64,
@@ -26,11 +31,18 @@ struct Benched {
 const PROBE_BYTES: usize = 128 << 20;
 
 pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    let loaded = Loaded::read(&arguments.checkpoint, threads)?;
+    let checkpoint = match (&arguments.part, &arguments.checkpoint) {
+        (Some(BenchPart::Decode(decode)), _) => return decode_cost::run(decode, threads, output),
+        (None, Some(checkpoint)) => checkpoint,
+        (None, None) => anyhow::bail!("give a checkpoint folder or a verb"),
+    };
+    let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?;
     let prompts = arguments.prompts.read(&loaded)?;
     let longest =
         prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);
-    let mut target = loaded.target(longest)?;
+    // A round that is taken to be right may go beyond what was asked for.
+    let most_drafts = loaded.checkpoint.objective.drafter().map_or(0, Drafter::longest);
+    let mut target = loaded.target(longest.saturating_add(most_drafts + 1))?;
     let settings = MeasureSettings {
         decoding: DecodeSettings {
             max_new_tokens: arguments.prompts.max_new_tokens,
@@ -39,6 +51,7 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         },
         draft_lengths: (1..=target.longest_draft()).collect(),
         repeats: arguments.repeats,
+        force_acceptance: arguments.force_acceptance,
     };
     let bandwidth = kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 3) / 1e9;
     let mut counter = None;
@@ -49,6 +62,8 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
     let fastest =
         measurement.drafted.iter().max_by(|a, b| a.speed.speedup.median.total_cmp(&b.speed.speedup.median));
     let benched = Benched {
+        weights: loaded.weight_type().name(),
+        force_acceptance: arguments.force_acceptance,
         read_gb_per_s_before: bandwidth,
         plain_tokens_per_s: measurement.plain.tokens_per_s.median,
         bare_tokens_per_s: measurement.bare.tokens_per_s.median,
@@ -94,8 +109,8 @@ impl Benched {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!(
-            "{} prompts, {} repeats in turn, memory read at {:.1} GB/s before\n{table}",
-            self.measurement.prompts, self.measurement.repeats, self.read_gb_per_s_before
+            "{} prompts, {} repeats in turn, {} weights, memory read at {:.1} GB/s before\n{table}",
+            self.measurement.prompts, self.measurement.repeats, self.weights, self.read_gb_per_s_before
         )
     }
 }

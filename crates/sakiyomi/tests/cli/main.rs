@@ -8,4 +8,5 @@ mod killed;
 mod support;
 mod sweep;
 mod text;
+mod weights;
 mod workflow;

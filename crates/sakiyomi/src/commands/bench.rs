@@ -1,8 +1,8 @@
-//! `sakiyomi bench`: speed end to end, plain and with drafts in turn; and of single parts.
+//! `sakiyomi bench`: speed end to end, plain and with drafts in turn; in its verbs, the speed of parts.
 
+mod decode_cost;
 mod step;
 
-use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 use decode::{
     Acceptance, DecodeSettings, Estimate, MeasureSettings, Measurement, SamplingSettings, Speed, acceptance,
@@ -18,6 +18,8 @@ use crate::progress::Counter;
 
 #[derive(Serialize)]
 struct Benched {
+    weights: &'static str,
+    force_acceptance: Option<f64>,
     read_gb_per_s_before: f64,
     plain_tokens_per_s: f64,
     bare_tokens_per_s: f64,
@@ -34,14 +36,18 @@ struct Benched {
 const PROBE_BYTES: usize = 128 << 20;
 
 pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    if let Some(BenchPart::Step(step)) = &arguments.part {
-        return step::run(step, threads, output);
-    }
-    let checkpoint = arguments.checkpoint.as_ref().context("bench needs a checkpoint folder")?;
-    let loaded = Loaded::read(checkpoint, threads)?;
+    let checkpoint = match (&arguments.part, &arguments.checkpoint) {
+        (Some(BenchPart::Step(step)), _) => return step::run(step, threads, output),
+        (Some(BenchPart::Decode(decode)), _) => return decode_cost::run(decode, threads, output),
+        (None, Some(checkpoint)) => checkpoint,
+        (None, None) => anyhow::bail!("give a checkpoint folder or a verb"),
+    };
+    let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?;
     let prompts = arguments.prompts.read(&loaded)?;
-    let longest =
-        prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);
+    // A round that is taken to be right may go beyond what was asked for.
+    let beyond = loaded.longest_draft(arguments.draft)? + 1;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let longest = longest.saturating_add(arguments.prompts.max_new_tokens).saturating_add(beyond);
     let mut target = loaded.target_drafting(longest, arguments.draft)?;
     let sampling = |temperature| SamplingSettings { temperature, ..SamplingSettings::default() };
     arguments.temperature.iter().try_for_each(|temperature| sampling(*temperature).validate())?;
@@ -54,6 +60,7 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         },
         draft_lengths: (1..=target.longest_draft()).collect(),
         repeats: arguments.repeats,
+        force_acceptance: arguments.force_acceptance,
     };
     let bandwidth = kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 3) / 1e9;
     let mut counter = None;
@@ -71,6 +78,8 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
     let fastest =
         measurement.drafted.iter().max_by(|a, b| a.speed.speedup.median.total_cmp(&b.speed.speedup.median));
     let benched = Benched {
+        weights: loaded.weight_type().name(),
+        force_acceptance: arguments.force_acceptance,
         read_gb_per_s_before: bandwidth,
         plain_tokens_per_s: measurement.plain.tokens_per_s.median,
         bare_tokens_per_s: measurement.bare.tokens_per_s.median,
@@ -117,9 +126,10 @@ impl Benched {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!(
-            "{} prompts, {} repeats in turn, memory read at {:.1} GB/s before\n{table}{}",
+            "{} prompts, {} repeats in turn, {} weights, memory read at {:.1} GB/s before\n{table}{}",
             self.measurement.prompts,
             self.measurement.repeats,
+            self.weights,
             self.read_gb_per_s_before,
             self.acceptance.iter().map(accepted).collect::<String>()
         )

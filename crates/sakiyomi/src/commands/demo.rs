@@ -216,8 +216,12 @@ impl<'a> Story<'a> {
         let verification =
             verify(&mut target, &prompts, &decoding, &mut |done, of| show("verifying", done, of))?;
         let lengths = (1..=target.longest_draft()).collect();
-        let settings_of_measure =
-            MeasureSettings { decoding: decoding.clone(), draft_lengths: lengths, repeats: REPEATS };
+        let settings_of_measure = MeasureSettings {
+            decoding: decoding.clone(),
+            draft_lengths: lengths,
+            repeats: REPEATS,
+            ..MeasureSettings::default()
+        };
         let measurement = measure(&mut target, &prompts, &settings_of_measure, &mut |done, of| {
             show("measuring", done, of)
         })?;

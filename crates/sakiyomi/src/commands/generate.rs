@@ -33,7 +33,7 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         Some(file) => text_file::read(file)?,
         None => arguments.prompt.clone(),
     };
-    let loaded = Loaded::read(&arguments.checkpoint, threads)?;
+    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?;
     let ids = loaded.encode(&prompt)?;
     anyhow::ensure!(
         !ids.is_empty(),

@@ -14,6 +14,7 @@ pub mod documents;
 pub mod error;
 pub mod loader;
 mod packing;
+pub mod planted_mixture;
 pub mod random;
 pub mod show;
 pub mod source;

@@ -16,6 +16,7 @@ pub mod gelu;
 pub mod gelu_erf;
 pub mod head_norm;
 pub mod layer_norm;
+pub mod likelihood;
 pub mod matmul;
 pub mod memory;
 pub mod packed;

@@ -6,9 +6,13 @@
 mod draft;
 mod error;
 mod heads;
+mod joint;
 mod loss;
+mod method;
 
 pub use draft::{Chooser, Drafter, Greedy, Verified};
 pub use error::{Error, Result};
 pub use heads::{HeadKind, HeadStart, HeadTaps, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
+pub use joint::{BalanceOn, JointHeads, JointKind, JointSpec, JointStart, JointWindows, LARGEST_RANK};
 pub use loss::{Objective, Window};
+pub use method::Method;

@@ -32,14 +32,35 @@ pub trait Objective: Send + Sync {
     /// Name in `mtp.json` and run files.
     fn kind(&self) -> &'static str;
 
-    /// How many tokens it predicts from one position, the next token included.
+    /// How many predictions have a loss of their own, the next token first.
     fn depths(&self) -> usize;
+
+    /// How far ahead each of them lies; as many as there are [`Self::depths`].
+    fn tokens_ahead(&self) -> Vec<usize> {
+        (1..=self.depths()).collect()
+    }
+
+    /// How far ahead the farthest lies: what a batch must hold behind its inputs.
+    fn lookahead(&self) -> usize {
+        self.depths()
+    }
 
     /// Parameters that it added to the model.
     fn parameters(&self) -> &[ParamId];
 
+    /// Components of a mixture whose mean weights [`Self::loss`] gives behind the losses; 0 where there is no mixture.
+    fn components(&self) -> usize {
+        0
+    }
+
+    /// What the losses of a step over `batches` are divided by, if `depths` of its predictions are trained.
+    fn window(&self, batches: &[Batch], depths: usize) -> Window {
+        Window::count(batches, depths)
+    }
+
     /// Runs trunk and losses over `batch`. On a training tape it also runs back, leaving
-    /// `sum over k of weight_k * mean loss at depth k` (means over the window) in the gradients. Returns the sums per depth.
+    /// `sum over k of weight_k * mean loss at depth k` (means over the window) in the gradients. Returns the sums per depth, and
+    /// behind them, for each of [`Self::components`], the sum of its weights (as `nll`) over so many rows (`targets`).
     fn loss(&self, tape: &mut Tape, decoder: &Decoder, batch: &Batch, window: &Window) -> Vec<LossSum>;
 
     /// Weight of the loss at `depth` (1 is the next token).

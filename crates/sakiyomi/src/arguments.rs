@@ -67,6 +67,36 @@ pub enum DataVerb {
     Tokenizer(DataTokenizer),
     /// Let a model continue pieces of text: what heads on the frozen model learn best from.
     Continuations(DataContinuations),
+    /// Draw examples of a synthetic task.
+    Generate {
+        #[command(subcommand)]
+        task: Task,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Four symbols that are independent given a hidden component: what each rank of joint heads can reach is computed beside them.
+    PlantedMixture(PlantedMixture),
+}
+
+#[derive(Debug, Args)]
+pub struct PlantedMixture {
+    /// The folder to write train.jsonl, held-out.jsonl and optimum.json into; must not exist.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Sequences to train on.
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub train: usize,
+    /// Sequences to measure on.
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    pub held_out: usize,
+    /// Seed of the mixture and of what is drawn.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How often each rank is fitted anew to the exact table; the best fit counts.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub restarts: usize,
 }
 
 #[derive(Debug, Args)]
@@ -315,6 +345,8 @@ pub enum DraftSource {
     Auto,
     /// Parallel heads of the checkpoint.
     Heads,
+    /// Joint heads of the checkpoint.
+    Joint,
     /// What followed the last tokens earlier in the text; needs no training.
     Lookup,
     /// No drafts.

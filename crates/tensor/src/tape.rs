@@ -6,6 +6,7 @@
 
 mod backward;
 mod encoding;
+mod likelihood;
 mod linear;
 mod loss;
 mod norms;

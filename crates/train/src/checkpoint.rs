@@ -10,13 +10,15 @@
 
 pub(crate) mod mtp;
 
+pub(crate) use mtp::Added;
+
 use std::path::Path;
 
 use data::Vocabulary;
 use kernels::packed::WeightType;
 use model::engine::{EngineWeights, PACKED_FILE, read_packed, write_packed};
 use model::{Decoder, DecoderConfig};
-use objective::{HeadsSpec, Objective, ParallelHeads};
+use objective::{HeadsSpec, JointHeads, Method, Objective, ParallelHeads};
 use tensor::{ParamId, Params};
 
 use crate::error::{Error, Result};
@@ -28,10 +30,10 @@ pub struct Checkpoint {
     pub vocabulary: Vocabulary,
     /// The model.
     pub decoder: Decoder,
-    /// Parameters of the model and of its heads.
+    /// Parameters of the model and of what the objective adds.
     pub params: Params,
-    /// The heads; one head, which is the model itself, where a checkpoint has no others.
-    pub objective: ParallelHeads,
+    /// What it was trained for; one head, which is the model itself, where a checkpoint says nothing.
+    pub objective: Method,
 }
 
 impl Checkpoint {
@@ -45,8 +47,7 @@ impl Checkpoint {
         check_vocabulary(&vocabulary, &config)?;
         let mut params = read_trunk(folder, &config)?;
         let decoder = Decoder::find(&config, &params)?;
-        let spec = read_heads(folder, &decoder, &mut params, None)?.unwrap_or_else(HeadsSpec::next_token);
-        let objective = ParallelHeads::find(spec, &decoder, &params)?;
+        let objective = read_method(folder, &decoder, &mut params)?;
         Ok(Self { vocabulary, decoder, params, objective })
     }
 
@@ -66,8 +67,7 @@ impl Checkpoint {
         }
         let decoder = Decoder::find(&config, &params)?;
         let weights = read_packed(weight_type, &decoder, &params, &folder.join(PACKED_FILE))?;
-        let spec = read_heads(folder, &decoder, &mut params, None)?.unwrap_or_else(HeadsSpec::next_token);
-        let objective = ParallelHeads::find(spec, &decoder, &params)?;
+        let objective = read_method(folder, &decoder, &mut params)?;
         Ok(Some((Self { vocabulary, decoder, params, objective }, weights)))
     }
 
@@ -126,10 +126,12 @@ impl Checkpoint {
     }
 
     fn write_heads(&self, folder: &Path) -> Result<()> {
-        if self.objective.depths() == 1 {
-            return Ok(());
-        }
-        mtp::write(folder, self.objective.spec(), mtp::digest(&self.params, &self.decoder.config))?;
+        let added = match &self.objective {
+            Method::Heads(heads) if heads.depths() == 1 => return Ok(()),
+            Method::Heads(heads) => Added::Heads(heads.spec().clone()),
+            Method::Joint(joint) => Added::Joint(joint.spec().clone()),
+        };
+        mtp::write(folder, added, mtp::digest(&self.params, &self.decoder.config))?;
         if self.objective.parameters().is_empty() {
             return Ok(());
         }
@@ -185,28 +187,50 @@ pub(crate) fn read_trunk(folder: &Path, config: &DecoderConfig) -> Result<Params
     Ok(model::checkpoint::read_params(folder, config)?)
 }
 
-/// Adds the heads in `folder` to `params`, and returns their settings; `None` if there are none, or not the `wanted` ones
-/// (the weights of the losses may differ).
-pub(crate) fn read_heads(
+/// What the checkpoint in `folder` was trained for; its parameters are added to `params`.
+fn read_method(folder: &Path, decoder: &Decoder, params: &mut Params) -> Result<Method> {
+    let added = read_added(folder, decoder, params, None)?;
+    Ok(match added.unwrap_or_else(|| Added::Heads(HeadsSpec::next_token())) {
+        Added::Heads(spec) => ParallelHeads::find(spec, decoder, params)?.into(),
+        Added::Joint(spec) => JointHeads::find(spec, decoder, params)?.into(),
+    })
+}
+
+/// Adds what stands beside the model in `folder` to `params`, and returns its settings; `None` if there is nothing, or not what
+/// is `wanted` (what is not stored in its weights, such as the weights of the losses, may differ).
+pub(crate) fn read_added(
     folder: &Path,
     decoder: &Decoder,
     params: &mut Params,
-    wanted: Option<&HeadsSpec>,
-) -> Result<Option<HeadsSpec>> {
+    wanted: Option<&Added>,
+) -> Result<Option<Added>> {
     let Some(mtp) = mtp::read(folder)? else { return Ok(None) };
-    let spec = mtp.heads;
-    if wanted.is_some_and(|wanted| {
-        (wanted.n, wanted.kind, wanted.unembedding) != (spec.n, spec.kind, spec.unembedding)
-    }) {
+    let added = mtp.added(folder)?;
+    let of_the_same_weights = |wanted: &Added| match (wanted, &added) {
+        (Added::Heads(wanted), Added::Heads(spec)) => {
+            (wanted.n, wanted.kind, wanted.unembedding) == (spec.n, spec.kind, spec.unembedding)
+        }
+        (Added::Joint(wanted), Added::Joint(spec)) => {
+            (wanted.n, wanted.rank, wanted.kind) == (spec.n, spec.rank, spec.kind)
+        }
+        (Added::Heads(_), Added::Joint(_)) | (Added::Joint(_), Added::Heads(_)) => false,
+    };
+    if !wanted.is_none_or(of_the_same_weights) {
         return Ok(None);
     }
-    spec.validate(decoder.config.layers)?;
+    match &added {
+        Added::Heads(spec) => spec.validate(decoder.config.layers)?,
+        Added::Joint(spec) => spec.validate()?,
+    }
     // Weights that are packed cannot be compared with those that the heads were trained on.
     let whole = params.values() > 0;
     if whole && mtp.trunk.is_some_and(|trunk| trunk != mtp::digest(params, &decoder.config)) {
         return Err(Error::OtherTrunk { file: folder.join(mtp::FILE) });
     }
-    let expected = ParallelHeads::tensors(&spec, &decoder.config);
+    let expected = match &added {
+        Added::Heads(spec) => ParallelHeads::tensors(spec, &decoder.config),
+        Added::Joint(spec) => JointHeads::tensors(spec, &decoder.config),
+    };
     let file = folder.join(HEAD_WEIGHTS);
     let mut found = if expected.is_empty() { Vec::new() } else { read_named(&file)? };
     for (name, shape) in expected {
@@ -222,10 +246,10 @@ pub(crate) fn read_heads(
     }
     match found.first() {
         Some(surplus) => {
-            let problem = format!("is in no head that {} names", mtp::FILE);
+            let problem = format!("is nothing that {} names", mtp::FILE);
             Err(Error::Tensor { file, tensor: surplus.name.clone(), problem })
         }
-        None => Ok(Some(spec)),
+        None => Ok(Some(added)),
     }
 }
 

@@ -9,6 +9,7 @@ mod sections;
 mod template;
 mod validate;
 
+use objective::JointSpec;
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
@@ -45,11 +46,20 @@ impl RunConfig {
         toml::to_string(self).expect("tables with text keys, numbers, text and lists are all TOML")
     }
 
-    /// How many depths are trained: 1 is the next token only.
+    /// How many predictions have a loss of their own: 1 is the next token only.
     pub fn depths(&self) -> usize {
         match self.objective.kind {
             ObjectiveKind::NextToken => 1,
             ObjectiveKind::Heads => self.objective.n,
+            ObjectiveKind::Joint => 1 + self.objective.n,
+        }
+    }
+
+    /// How far ahead the farthest of them lies.
+    pub fn lookahead(&self) -> usize {
+        match self.objective.kind {
+            ObjectiveKind::NextToken | ObjectiveKind::Heads => self.depths(),
+            ObjectiveKind::Joint => self.objective.n,
         }
     }
 
@@ -75,6 +85,22 @@ impl RunConfig {
             flat.insert(key.to_owned(), value.clone());
         });
         flat
+    }
+}
+
+impl ObjectiveSection {
+    /// The settings of joint heads.
+    pub fn joint(&self) -> JointSpec {
+        JointSpec {
+            n: self.n,
+            rank: self.rank,
+            kind: self.joint,
+            start: self.joint_start,
+            weights: self.weights.clone(),
+            windows: self.windows,
+            balance: self.balance as f32,
+            balance_on: self.balance_on,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use data::{Batch, Corpus, EvaluationBatches, NO_TARGET, PADDING, Vocabulary};
 use model::Decoder;
-use objective::{Objective, Window};
+use objective::Objective;
 use serde::{Deserialize, Serialize};
 use tensor::{Arena, LossSum, Params, Tape};
 
@@ -23,6 +23,12 @@ pub struct Evaluation {
     /// Loss of the next token per byte of text, in bits: the losses of all targets at depth 1, end tokens included,
     /// divided by the bytes of text that these targets stand for (an end token stands for none).
     pub bits_per_byte: f64,
+    /// Of joint heads: the loss of n tokens together, which is the sum of the losses after the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joint_loss: Option<f64>,
+    /// Of a mixture: the mean weight of each component.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usage: Vec<f64>,
 }
 
 /// Batches of held-out text, read when they are wanted, and how many bytes of it they predict.
@@ -140,17 +146,21 @@ impl HeldOut {
         arena: &mut Arena,
     ) -> Result<Evaluation> {
         let depths = objective.depths();
-        let mut sums = vec![LossSum::default(); depths];
+        let mut sums = vec![LossSum::default(); depths + objective.components()];
         for batch in self.batches.iter() {
             let batch = batch?;
             // The window is what gradients are divided by; without gradients it only says which depths are wanted.
-            let window = Window::count(std::slice::from_ref(&batch), depths);
+            let window = objective.window(std::slice::from_ref(&batch), depths);
             let layout = layout(&batch);
             let mut tape = Tape::evaluation(params, arena, &layout);
             let parts = objective.loss(&mut tape, decoder, &batch, &window);
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }
-        Ok(self.evaluation(&sums))
+        let usage = sums.split_off(depths).iter().map(mean_loss).collect();
+        let mut evaluation = self.evaluation(&sums);
+        evaluation.joint_loss = (objective.kind() == "joint").then(|| evaluation.loss[1..].iter().sum());
+        evaluation.usage = usage;
+        Ok(evaluation)
     }
 
     fn evaluation(&self, sums: &[LossSum]) -> Evaluation {
@@ -162,6 +172,8 @@ impl HeldOut {
             accuracy: sums.iter().map(accuracy).collect(),
             targets: sums.iter().map(|sum| sum.targets).collect(),
             bits_per_byte,
+            joint_loss: None,
+            usage: Vec::new(),
         }
     }
 }

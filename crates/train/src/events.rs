@@ -103,8 +103,13 @@ pub struct RunStarted {
     pub head_parameters: usize,
     /// Parameters that are trained.
     pub trained_parameters: usize,
-    /// Tokens predicted from one position.
+    /// Name of the objective's method.
+    pub objective: String,
+    /// Predictions with a loss of their own, the next token first.
     pub depths: usize,
+    /// How many tokens ahead each of them lies; empty: 1, 2, 3 and so on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens_ahead: Vec<usize>,
     /// Inputs per update.
     pub tokens_per_step: usize,
     /// Tokens of the training text.
@@ -133,6 +138,9 @@ pub struct StepEvent {
     pub learning_rate: f64,
     /// Inputs per second of this step.
     pub tokens_per_s: f64,
+    /// Of a mixture: the mean weight of each component.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub usage: Vec<f64>,
     /// Memory that the process held after it, where the system tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
@@ -154,6 +162,18 @@ pub struct EvaluationEvent {
     pub targets: Vec<u64>,
     /// Whether it was the best so far.
     pub best: bool,
+    /// Of joint heads: the loss of n tokens together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joint_loss: Option<f64>,
+    /// Of a mixture: the mean weight of each component.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub usage: Vec<f64>,
+    /// Entropy of these weights in nats, at most the logarithm of their number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage_entropy: Option<f64>,
+    /// Whether the mixture uses hardly more than half of its components: its rank is larger than what it has learnt to use.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub collapsed: bool,
 }
 
 /// A text was generated.
@@ -314,6 +334,7 @@ mod tests {
                 gradient_norm: 1.5,
                 learning_rate: 1e-3,
                 tokens_per_s: 12.0,
+                usage: vec![0.75, 0.25],
                 memory_bytes: Some(1 << 30),
             }),
             Event::Evaluation(EvaluationEvent {

@@ -1,9 +1,9 @@
 //! What a run will take, before anything is read or computed.
 
 use model::DecoderConfig;
-use objective::{HeadKind, HeadsSpec, ParallelHeads};
+use objective::{HeadKind, HeadsSpec, JointHeads, ParallelHeads};
 
-use crate::config::{Dtype, RunConfig, TrainMode};
+use crate::config::{Dtype, ObjectiveKind, RunConfig, TrainMode};
 use crate::error::{Error, Result};
 use crate::{memory, start};
 
@@ -47,7 +47,11 @@ pub fn plan(config: &RunConfig) -> Result<Plan> {
     let tables = decoder.tensors().into_iter().filter(|tensor| per_token(&tensor.shape));
     let embedding_parameters = tables.map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let added = ParallelHeads::tensors(&heads, &decoder);
-    let head_parameters = added.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let joint = match config.objective.kind {
+        ObjectiveKind::Joint => JointHeads::tensors(&config.objective.joint(), &decoder),
+        ObjectiveKind::NextToken | ObjectiveKind::Heads => Vec::new(),
+    };
+    let head_parameters = added.iter().chain(&joint).map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let trained_parameters =
         head_parameters + if config.train.mode == TrainMode::Heads { 0 } else { trunk_parameters };
     let buffers = buffer_values(config, &decoder, &heads);

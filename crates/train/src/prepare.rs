@@ -81,7 +81,7 @@ pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> 
 /// When the text cannot be read or split, or is too short for the depths of the objective.
 pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Result<RunData> {
     let text = split_text(config, vocabulary, watch)?;
-    let (batch, length, depths) = (config.train.batch, config.train.length, config.depths());
+    let (batch, length, depths) = (config.train.batch, config.train.length, config.lookahead());
     let longest = text.held_out_documents.iter().map(|&index| text.held_out.length(index)).max();
     if longest.is_none_or(|longest| longest <= depths) {
         let problem = format!(

@@ -347,7 +347,21 @@ impl<'a> Run<'a> {
         } else {
             self.state.evaluations_without_gain += 1;
         }
+        let usage_entropy = (!evaluation.usage.is_empty()).then(|| entropy(&evaluation.usage));
+        let used = usage_entropy.map(f64::exp);
+        let collapsed = used.is_some_and(|used| used < COLLAPSED * evaluation.usage.len() as f64);
+        if let Some(used) = used.filter(|_| collapsed) {
+            observer.note(&format!(
+                "step {}: of {} components only about {used:.1} are used: the mixture collapses (objective.balance evens it out)",
+                self.state.step,
+                evaluation.usage.len()
+            ));
+        }
         let event = EvaluationEvent {
+            joint_loss: evaluation.joint_loss,
+            usage: evaluation.usage.clone(),
+            usage_entropy,
+            collapsed,
             step: self.state.step,
             loss: evaluation.loss.clone(),
             accuracy: evaluation.accuracy.clone(),
@@ -422,6 +436,14 @@ impl<'a> Run<'a> {
     }
 }
 
+/// A mixture whose weights are spread like this share of its components, or less, has collapsed.
+const COLLAPSED: f64 = 0.5;
+
+/// In nats.
+fn entropy(shares: &[f64]) -> f64 {
+    shares.iter().filter(|share| **share > 0.0).map(|share| -share * share.ln()).sum()
+}
+
 /// Why the run ends here although it has steps left.
 fn early_end(config: &RunConfig, state: &TrainerState) -> Option<String> {
     let (patience, waited) = (config.watch.patience, state.evaluations_without_gain);
@@ -449,6 +471,7 @@ fn step_event(state: &TrainerState, report: StepReport, rate: f64, tokens: usize
         accuracy: report.accuracy,
         gradient_norm: report.gradient_norm,
         learning_rate: rate,
+        usage: report.usage,
         tokens_per_s: tokens as f64 / seconds,
         memory_bytes: None,
     }
@@ -475,7 +498,9 @@ fn sizes(config: &RunConfig, checkpoint: &Checkpoint, data: &RunData) -> RunStar
         trunk_parameters: all - head_parameters,
         head_parameters,
         trained_parameters: if config.train.mode == TrainMode::Heads { head_parameters } else { all },
+        objective: checkpoint.objective.kind().to_owned(),
         depths: config.depths(),
+        tokens_ahead: checkpoint.objective.tokens_ahead(),
         tokens_per_step: config.tokens_per_step(),
         training_tokens: data.training.tokens_per_epoch(),
         held_out_tokens: data.held_out.tokens(),

@@ -2,9 +2,9 @@
 
 use data::Vocabulary;
 use model::{Decoder, DecoderConfig, presets};
-use objective::{HeadStart, HeadsSpec, Objective, ParallelHeads, matched_layers};
+use objective::{HeadStart, HeadsSpec, JointHeads, Objective, ParallelHeads, matched_layers};
 
-use crate::checkpoint::{self, Checkpoint, read_trunk};
+use crate::checkpoint::{self, Added, Checkpoint, read_trunk};
 use crate::config::{Architecture, ObjectiveKind, RunConfig, TrainMode};
 use crate::error::{Error, Result};
 
@@ -17,10 +17,10 @@ pub struct Start {
     pub origin: String,
 }
 
-/// The settings of the heads; one head when only the next token is learned.
+/// The settings of the heads; one head when there are none but the model's own.
 pub fn heads_spec(config: &RunConfig) -> HeadsSpec {
     match config.objective.kind {
-        ObjectiveKind::NextToken => HeadsSpec::next_token(),
+        ObjectiveKind::NextToken | ObjectiveKind::Joint => HeadsSpec::next_token(),
         ObjectiveKind::Heads => HeadsSpec {
             n: config.objective.n,
             kind: config.objective.head,
@@ -68,7 +68,10 @@ pub fn decoder_config(config: &RunConfig, vocabulary: &Vocabulary) -> Result<Dec
         (None, None) => return setting("model.init", "or [model.architecture] is needed"),
     };
     decoder.validate()?;
-    heads_spec(config).validate(decoder.layers)?;
+    match wanted(config) {
+        Added::Heads(spec) => spec.validate(decoder.layers)?,
+        Added::Joint(spec) => spec.validate()?,
+    }
     checkpoint::check_vocabulary(vocabulary, &decoder)?;
     if config.train.length > decoder.context {
         let problem = format!(
@@ -150,6 +153,14 @@ fn new_config(
     Ok(decoder)
 }
 
+/// What the objective of a run adds to its model.
+fn wanted(config: &RunConfig) -> Added {
+    match config.objective.kind {
+        ObjectiveKind::Joint => Added::Joint(config.objective.joint()),
+        ObjectiveKind::NextToken | ObjectiveKind::Heads => Added::Heads(heads_spec(config)),
+    }
+}
+
 /// Builds or reads the model, and adds the heads.
 ///
 /// Heads in `model.init` are taken over if they are of the kind and number that the run trains; others are left out.
@@ -159,7 +170,7 @@ fn new_config(
 pub fn start(config: &RunConfig) -> Result<Start> {
     let vocabulary = vocabulary(config)?;
     let decoder_config = decoder_config(config, &vocabulary)?;
-    let spec = heads_spec(config);
+    let wanted = wanted(config);
     let (decoder, mut params, taken_over, mut origin) = match &config.model.init {
         None => {
             let (decoder, params) = Decoder::initialise(&decoder_config, config.run.seed)?;
@@ -168,17 +179,25 @@ pub fn start(config: &RunConfig) -> Result<Start> {
         Some(folder) => {
             let mut params = read_trunk(folder, &decoder_config)?;
             let decoder = Decoder::find(&decoder_config, &params)?;
-            let heads = checkpoint::read_heads(folder, &decoder, &mut params, Some(&spec))?;
-            (decoder, params, heads, folder.display().to_string())
+            let found = checkpoint::read_added(folder, &decoder, &mut params, Some(&wanted))?;
+            (decoder, params, found, folder.display().to_string())
         }
     };
-    let objective = match taken_over {
-        Some(_) => {
+    // What is not stored in the weights, such as the weights of the losses, is the run's, whatever was trained before.
+    let objective = match wanted {
+        Added::Heads(spec) if taken_over.is_some() => {
             origin += " and its heads";
-            // The weights of the losses are the run's, whatever the heads were trained with.
-            ParallelHeads::find(spec, &decoder, &params)?
+            ParallelHeads::find(spec, &decoder, &params)?.into()
         }
-        None => {
+        Added::Joint(spec) if taken_over.is_some() => {
+            origin += " and its joint heads";
+            JointHeads::find(spec, &decoder, &params)?.into()
+        }
+        Added::Joint(spec) => {
+            origin += " with new joint heads";
+            JointHeads::attach(spec, &decoder, &mut params, config.run.seed)?.into()
+        }
+        Added::Heads(spec) => {
             let start = match config.train.mode {
                 TrainMode::Pretrain => HeadStart::Fresh { seed: config.run.seed },
                 TrainMode::Full | TrainMode::Heads => HeadStart::Finished,
@@ -186,7 +205,7 @@ pub fn start(config: &RunConfig) -> Result<Start> {
             if spec.n > 1 {
                 origin += " with new heads";
             }
-            ParallelHeads::attach(spec, &decoder, &mut params, start)?
+            ParallelHeads::attach(spec, &decoder, &mut params, start)?.into()
         }
     };
     let mut checkpoint = Checkpoint { vocabulary, decoder, params, objective };

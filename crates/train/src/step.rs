@@ -2,7 +2,7 @@
 
 use data::Batch;
 use model::Decoder;
-use objective::{Objective, Window};
+use objective::Objective;
 use tensor::{AdamW, Arena, Decay, Gradients, Layout, LossSum, Optimiser, Params, Precision, Tape};
 
 use crate::config::{DecaySetting, Dtype, TrainSection};
@@ -23,6 +23,8 @@ pub struct StepReport {
     pub loss: Vec<f64>,
     /// Share of the targets at each of these depths that were the most probable token.
     pub accuracy: Vec<f64>,
+    /// Mean weight of each component of a mixture; empty where there is none.
+    pub usage: Vec<f64>,
     /// Length of the gradient, before it was shortened.
     pub gradient_norm: f64,
 }
@@ -104,9 +106,9 @@ impl Stepper {
         batches: &[Batch],
         depths: usize,
     ) -> StepReport {
-        let window = Window::count(batches, depths);
+        let window = objective.window(batches, depths);
         self.gradients.clear();
-        let mut sums = vec![LossSum::default(); depths];
+        let mut sums = vec![LossSum::default(); depths + objective.components()];
         for batch in batches {
             let layout = layout(batch);
             let tape = Tape::training(params, &mut self.gradients, &mut self.arena, &layout);
@@ -114,7 +116,9 @@ impl Stepper {
             let parts = objective.loss(&mut tape, decoder, batch, &window);
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }
+        let usage = sums.split_off(depths).iter().map(mean_loss).collect();
         StepReport {
+            usage,
             loss: sums.iter().map(mean_loss).collect(),
             accuracy: sums.iter().map(accuracy).collect(),
             gradient_norm: self.gradients.norm(),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use decode::{Lookup, Target};
 use kernels::packed::WeightType;
 use kernels::team::Team;
@@ -96,14 +97,18 @@ impl Loaded {
         let objective = &self.checkpoint.objective;
         Ok(match source {
             DraftSource::Auto => objective.drafter(),
-            DraftSource::Heads => match objective.drafter().filter(|_| objective.kind() == "heads") {
-                Some(heads) => Some(heads),
-                None => anyhow::bail!(
-                    "--draft heads: this checkpoint has no parallel heads; use auto, lookup or none"
-                ),
-            },
+            DraftSource::Heads => Some(self.drafter_of("heads", "parallel heads")?),
+            DraftSource::Joint => Some(self.drafter_of("joint", "joint heads")?),
             DraftSource::Lookup => Some(&LOOKUP),
             DraftSource::None => None,
+        })
+    }
+
+    fn drafter_of(&self, kind: &str, what: &str) -> anyhow::Result<&dyn Drafter> {
+        let objective = &self.checkpoint.objective;
+        let drafter = objective.drafter().filter(|_| objective.kind() == kind);
+        drafter.with_context(|| {
+            format!("--draft {kind}: this checkpoint has no {what}; use auto, lookup or none")
         })
     }
 

@@ -2,9 +2,11 @@
 
 mod continuations;
 mod paint;
+mod planted_mixture;
 mod show;
 mod tokenizer;
 
 pub use continuations::continuations;
+pub use planted_mixture::planted_mixture;
 pub use show::show;
 pub use tokenizer::tokenizer;

@@ -71,9 +71,9 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     let corpus = Arc::new(corpus);
     let documents: Vec<usize> = (0..corpus.documents()).collect();
     // Heads are judged by what they draft, the model by the weights that it decodes with.
-    let depths = if packed { 1 } else { objective::Objective::depths(&checkpoint.objective) };
-    let held_out =
-        HeldOut::new(&corpus, &documents, &checkpoint.vocabulary, eval.batch, length, depths, eval.batches)?;
+    let lookahead = if packed { 1 } else { objective::Objective::lookahead(&checkpoint.objective) };
+    let (vocabulary, batch) = (&checkpoint.vocabulary, eval.batch);
+    let held_out = HeldOut::new(&corpus, &documents, vocabulary, batch, length, lookahead, eval.batches)?;
     let evaluated = Evaluated {
         checkpoint: eval.checkpoint.display().to_string(),
         documents: corpus.documents(),
@@ -90,10 +90,12 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
         },
     };
     output.result(&evaluated, || {
-        let Evaluation { loss, accuracy, bits_per_byte, .. } = &evaluated.evaluation;
+        let Evaluation { loss, accuracy, bits_per_byte, joint_loss, .. } = &evaluated.evaluation;
+        let joint =
+            joint_loss.map(|loss| format!("\njoint loss          {loss:.4} nats")).unwrap_or_default();
         format!(
             "{} documents, {} tokens\nnext token          {bits_per_byte:.4} bits per byte\n\
-             loss per depth      {} nats per token\naccuracy per depth  {}",
+             loss per depth      {} nats per token\naccuracy per depth  {}{joint}",
             evaluated.documents,
             evaluated.tokens,
             per_depth(loss),

@@ -22,7 +22,7 @@ mod verify;
 
 pub use train::per_depth;
 
-use crate::arguments::{Arguments, DataVerb, Verb};
+use crate::arguments::{Arguments, DataVerb, Task, Verb};
 use crate::failure::Verdict;
 use crate::output::Output;
 
@@ -45,6 +45,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Data { verb: DataVerb::Tokenizer(learn) } => data::tokenizer(&learn, threads, output),
         Verb::Data { verb: DataVerb::Continuations(continued) } => {
             data::continuations(&continued, threads, output)
+        }
+        Verb::Data { verb: DataVerb::Generate { task: Task::PlantedMixture(planted) } } => {
+            data::planted_mixture(&planted, output)
         }
         Verb::Train(train) => train::run(&train, arguments.threads, output),
         Verb::Sweep(sweep) => sweep::run(&sweep, arguments.threads, output),

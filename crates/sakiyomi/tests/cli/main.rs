@@ -3,6 +3,7 @@
 mod bad_input;
 mod disk;
 mod interrupt;
+mod joint;
 mod json;
 mod killed;
 mod lens;

@@ -12,6 +12,11 @@ use super::{LossSum, ParamId, Tape, Var};
 const CHUNK_ROWS: usize = 256;
 const CHUNK_LOGITS: usize = 1 << 20;
 
+/// Rows of a chunk.
+pub(super) fn rows_at_once(rows: usize, vocabulary: usize) -> usize {
+    CHUNK_ROWS.max(CHUNK_LOGITS / vocabulary).min(rows)
+}
+
 impl Tape<'_> {
     /// Negative log-likelihood of `targets` (one per row, or [`crate::NO_TARGET`]) under `softmax(hidden W^T)`;
     /// with a `cap`, the logits pass through a soft cap before the softmax.

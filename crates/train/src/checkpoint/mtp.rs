@@ -1,9 +1,9 @@
-//! `mtp.json`: which heads stand beside a model.
+//! `mtp.json`: which heads stand beside a model, parallel or joint.
 
 use std::path::Path;
 
 use model::DecoderConfig;
-use objective::HeadsSpec;
+use objective::{HeadsSpec, JointSpec};
 use serde::{Deserialize, Serialize};
 use tensor::Params;
 
@@ -22,8 +22,10 @@ pub(crate) struct Mtp {
     format: u32,
     kind: Kind,
     hidden: Hidden,
-    /// Settings of the heads.
-    pub(crate) heads: HeadsSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    heads: Option<HeadsSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    joint: Option<JointSpec>,
     /// [`digest`] of the weights that the heads were trained on; null: not to be checked.
     pub(crate) trunk: Option<String>,
 }
@@ -34,6 +36,8 @@ pub(crate) struct Mtp {
 enum Kind {
     /// Parallel heads.
     Heads,
+    /// Joint heads.
+    Joint,
 }
 
 /// Which state of the model feeds the heads.
@@ -42,6 +46,29 @@ enum Kind {
 enum Hidden {
     /// The residual stream before the final norm; the norm comes after the head.
     PreNorm,
+}
+
+/// What stands beside a model, with its settings.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Added {
+    /// Parallel heads.
+    Heads(HeadsSpec),
+    /// Joint heads.
+    Joint(JointSpec),
+}
+
+impl Mtp {
+    /// What the file in `folder` says that there is.
+    pub(crate) fn added(&self, folder: &Path) -> Result<Added> {
+        let missing = |what: &str| Error::Json {
+            file: folder.join(FILE),
+            reason: format!("names {what} and does not say which"),
+        };
+        match self.kind {
+            Kind::Heads => self.heads.clone().map(Added::Heads).ok_or_else(|| missing("heads")),
+            Kind::Joint => self.joint.clone().map(Added::Joint).ok_or_else(|| missing("joint heads")),
+        }
+    }
 }
 
 /// The file in `folder`, if there is one.
@@ -65,14 +92,12 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Mtp>> {
 }
 
 /// Writes the file into `folder`.
-pub(crate) fn write(folder: &Path, heads: &HeadsSpec, trunk: String) -> Result<()> {
-    let mtp = Mtp {
-        format: FORMAT,
-        kind: Kind::Heads,
-        hidden: Hidden::PreNorm,
-        heads: heads.clone(),
-        trunk: Some(trunk),
+pub(crate) fn write(folder: &Path, added: Added, trunk: String) -> Result<()> {
+    let (kind, heads, joint) = match added {
+        Added::Heads(heads) => (Kind::Heads, Some(heads), None),
+        Added::Joint(joint) => (Kind::Joint, None, Some(joint)),
     };
+    let mtp = Mtp { format: FORMAT, kind, hidden: Hidden::PreNorm, heads, joint, trunk: Some(trunk) };
     let mut text = serde_json::to_vec_pretty(&mtp).map_err(std::io::Error::from)?;
     text.push(b'\n');
     Ok(model::checkpoint::write_file(&folder.join(FILE), &text)?)

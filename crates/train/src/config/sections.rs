@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use objective::{HeadKind, UnembeddingKind};
+use objective::{BalanceOn, HeadKind, JointKind, JointStart, JointWindows, UnembeddingKind};
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Key, Kind, Setting};
@@ -158,13 +158,16 @@ choice! {
         NextToken = "next-token",
         /// Parallel heads: n tokens from each position.
         Heads = "heads",
+        /// Joint heads: a distribution of n tokens together, of a rank.
+        Joint = "joint",
     }
 }
 
 section! {
     /// What is learned.
     ObjectiveSection("objective") {
-        /// "heads": n tokens from each position; "next-token": an ordinary language model.
+        /// "heads": n tokens from each position, each for itself; "joint": n tokens together; "next-token": an ordinary language
+        /// model.
         kind: ObjectiveKind = ObjectiveKind::Heads,
         /// Tokens predicted from each position, the next one included.
         n: usize = 4,
@@ -179,6 +182,18 @@ section! {
         match_parameters: bool = false,
         /// Starts with the next token and adds one depth every so many steps; 0: all depths from the start.
         curriculum_steps: usize = 0,
+        /// Joint heads: states of the mixture. 1 is linear parallel heads.
+        rank: usize = 4,
+        /// Joint heads: "cp" (a sum over states of products over tokens) or "tree" (a binary tree of mixtures).
+        joint: JointKind = JointKind::Cp,
+        /// Joint heads: the components' maps begin as the "identity" with a little noise, or "random".
+        joint_start: JointStart = JointStart::Identity,
+        /// Joint heads: learnt from "all" positions, or from the "first" of each document only.
+        windows: JointWindows = JointWindows::All,
+        /// Joint heads: coefficient of the loss that evens out the components' use; 0: none.
+        balance: f64 = 0.0,
+        /// Joint heads: what it evens out, the "weights" before a token is seen or the "responsibilities" after all.
+        balance_on: BalanceOn = BalanceOn::Weights,
     }
 }
 
@@ -312,6 +327,22 @@ section! {
 
 impl Setting for HeadKind {
     const KIND: Kind = Kind::OneOf(&["layer", "linear", "causal", "anticausal"]);
+}
+
+impl Setting for JointKind {
+    const KIND: Kind = Kind::OneOf(&["cp", "tree"]);
+}
+
+impl Setting for JointStart {
+    const KIND: Kind = Kind::OneOf(&["identity", "random"]);
+}
+
+impl Setting for JointWindows {
+    const KIND: Kind = Kind::OneOf(&["all", "first"]);
+}
+
+impl Setting for BalanceOn {
+    const KIND: Kind = Kind::OneOf(&["weights", "responsibilities"]);
 }
 
 impl Setting for UnembeddingKind {

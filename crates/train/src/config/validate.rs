@@ -59,6 +59,11 @@ impl RunConfig {
 
     fn validate_objective(&self) -> Result<()> {
         let objective = &self.objective;
+        if objective.kind == ObjectiveKind::Joint
+            && let Err(objective::Error::Setting { setting, problem }) = objective.joint().validate()
+        {
+            return refuse(&format!("objective.{setting}"), problem);
+        }
         if self.train.mode == TrainMode::Heads {
             if objective.kind == ObjectiveKind::NextToken {
                 return refuse(

@@ -5,6 +5,7 @@ extern crate sakiyomi_train as train;
 mod checkpoints;
 mod endings;
 mod gradients;
+mod joint;
 mod losses;
 mod numerics;
 mod plans;

@@ -121,7 +121,7 @@ fn a_run_learns_and_leaves_what_it_promises() {
     assert!(run.last().join("trainer").is_dir());
     assert!(!run.best().join("trainer").exists());
     let best = Checkpoint::load(&outcome.best.unwrap()).unwrap();
-    assert_eq!(best.objective.spec().n, 3);
+    assert_eq!(best.objective.heads().unwrap().spec().n, 3);
     Checkpoint::load(&outcome.last).unwrap();
 
     let targets: Vec<u64> = evaluation.targets.iter().map(|&targets| targets as u64).collect();

@@ -50,7 +50,7 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
         text.training_documents.clone(),
         show.rows.max(1),
         config.train.length,
-        config.depths(),
+        config.lookahead(),
         config.run.seed,
     )?;
     let batch = loader.next()?;

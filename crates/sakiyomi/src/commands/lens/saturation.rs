@@ -104,9 +104,12 @@ pub fn measure(arguments: &Arguments, output: Output) -> anyhow::Result<(Figures
         }
     };
     let mut heads = Vec::new();
-    if let Some(checkpoint) = &subject.heads {
-        for depth in 2..=checkpoint.objective.depths() {
-            let saturation = subject.look_through_head(checkpoint, depth, subject_arguments, output)?;
+    if let Some(checkpoint) = &subject.heads
+        && let Some(parallel) = checkpoint.objective.heads()
+    {
+        for depth in 2..=parallel.depths() {
+            let saturation =
+                subject.look_through_head(checkpoint, parallel, depth, subject_arguments, output)?;
             let accuracy = Accuracy::of(&saturation.decisions);
             heads.push(Head { depth, accuracy, found: judge(&saturation, arguments)? });
         }

@@ -9,7 +9,7 @@ use lens::{Item, Look, Saturation, Seen, look};
 use model::encoder::{Bert, Keyword, Kind, Vit, Weights, Whisper, kind_of};
 use model::taps::{DecoderTaps, Input, Taps};
 use model::{Decoder, checkpoint};
-use objective::HeadTaps;
+use objective::{HeadTaps, ParallelHeads};
 use tensor::Arena;
 use train::Checkpoint;
 
@@ -113,11 +113,12 @@ impl Subject {
     pub fn look_through_head(
         &self,
         checkpoint: &Checkpoint,
+        heads: &ParallelHeads,
         depth: usize,
         arguments: &Arguments,
         output: Output,
     ) -> anyhow::Result<Saturation> {
-        let taps = HeadTaps::new(&checkpoint.decoder, &checkpoint.params, &checkpoint.objective, depth);
+        let taps = HeadTaps::new(&checkpoint.decoder, &checkpoint.params, heads, depth);
         let (mut saturation, _) = self.look_by(&taps, arguments, false, output, &mut |_, _, _| Ok(()))?;
         // Rows of a text stand in order: what is true `depth` places ahead is what the row `depth - 1` further on is followed by.
         let targets: Vec<Option<u32>> = (0..saturation.decisions.len())

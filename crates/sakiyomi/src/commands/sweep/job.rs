@@ -9,7 +9,7 @@ use std::io::BufRead;
 use std::path::Path;
 
 use anyhow::Context;
-use decode::{DecodeSettings, MeasureSettings, measure, verify};
+use decode::{DecodeSettings, MeasureSettings, SamplingSettings, acceptance, measure, verify};
 use objective::Objective;
 use serde::{Deserialize, Serialize};
 use train::prepare::split_text;
@@ -109,7 +109,7 @@ impl Job {
     ) -> anyhow::Result<RunResult> {
         let checkpoint = Checkpoint::load(&outcome.last)?;
         let text = split_text(&self.config, &checkpoint.vocabulary, &mut |_| !interrupt.raised())?;
-        let depths = checkpoint.objective.depths();
+        let lookahead = checkpoint.objective.lookahead();
         let settings = &self.config.train;
         let (batch, length) = (settings.batch, settings.length);
         let held_out = HeldOut::new(
@@ -118,7 +118,7 @@ impl Job {
             &checkpoint.vocabulary,
             batch,
             length,
-            depths,
+            lookahead,
             self.measure.batches,
         )?;
         let evaluation = held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective)?;
@@ -140,7 +140,7 @@ impl Job {
             place: self.place.clone(),
             fingerprint: self.fingerprint.clone(),
             measure: self.measure.clone(),
-            n: depths,
+            n: lookahead,
             trunk_parameters,
             head_parameters,
             steps: outcome.step,
@@ -188,7 +188,16 @@ impl Job {
             ..MeasureSettings::default()
         };
         let measured = measure(&mut target, prompts, &settings, &mut |done, of| show("measuring", done, of))?;
+        let sampled = match target.longest_draft() {
+            0 => None,
+            draft_length => {
+                let sampling = SamplingSettings { temperature: 1.0, ..SamplingSettings::default() };
+                let decoding = DecodeSettings { draft_length, sampling, ..settings.decoding.clone() };
+                Some(acceptance(&mut target, prompts, &decoding)?)
+            }
+        };
         Ok(DecodingResult {
+            sampled,
             prompts: prompts.len(),
             identical: verification.as_ref().map(decode::Verification::identical),
             plain_tokens_per_s: measured.plain.tokens_per_s.median,

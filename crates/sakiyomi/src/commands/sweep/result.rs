@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use decode::DepthCounts;
+use decode::{Acceptance, DepthCounts};
 use serde::{Deserialize, Serialize};
 use train::Evaluation;
 
@@ -55,6 +55,9 @@ pub struct DecodingResult {
     pub lengths: Vec<LengthResult>,
     /// The k-th token of the longest draft.
     pub depths: Vec<DepthCounts>,
+    /// With the longest drafts, sampled at temperature 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<Acceptance>,
 }
 
 /// Decoding with drafts of one length.

@@ -180,6 +180,9 @@ fn run_fields(run: &RunResult) -> Vec<Field> {
     add("training_seconds", run.training_seconds.to_string());
     add("training_tokens_per_s", run.tokens_per_s().to_string());
     add("peak_memory_bytes", run.peak_memory_bytes.map_or(String::new(), |bytes| bytes.to_string()));
+    if let Some(joint) = run.held_out.joint_loss {
+        add("joint_loss", joint.to_string());
+    }
     let mut list = |name: &str, values: Vec<f64>| {
         let numbered = values.iter().enumerate();
         fields.extend(numbered.map(|(index, value)| (format!("{name}_{}", index + 1), value.to_string())));
@@ -187,6 +190,7 @@ fn run_fields(run: &RunResult) -> Vec<Field> {
     list("loss", run.held_out.loss.clone());
     list("bits_per_byte", run.bits_per_byte());
     list("accuracy", run.held_out.accuracy.clone());
+    list("usage", run.held_out.usage.clone());
     list("targets", run.held_out.targets.iter().map(|&targets| targets as f64).collect());
     let Some(decoding) = &run.decoding else { return fields };
     let lengths = &decoding.lengths;
@@ -195,6 +199,17 @@ fn run_fields(run: &RunResult) -> Vec<Field> {
     list("tokens_per_s", lengths.iter().map(|length| length.tokens_per_s).collect());
     list("drafted", decoding.depths.iter().map(|depth| depth.drafted as f64).collect());
     list("accepted", decoding.depths.iter().map(|depth| depth.accepted as f64).collect());
+    if let Some(sampled) = &decoding.sampled {
+        let decode::Estimate { value, low, high } = sampled.tokens_per_forward;
+        for (name, value) in [("", value), ("_low", low), ("_high", high)] {
+            fields.push((format!("sampled_tokens_per_forward{name}"), value.to_string()));
+        }
+        let depths = sampled.depths.iter().enumerate();
+        for (index, depth) in depths {
+            fields.push((format!("sampled_acceptance_{}", index + 1), depth.observed.value.to_string()));
+            fields.push((format!("sampled_expected_{}", index + 1), depth.expected.to_string()));
+        }
+    }
     fields.push(("plain_tokens_per_s".to_owned(), decoding.plain_tokens_per_s.to_string()));
     fields.push(("prompts".to_owned(), decoding.prompts.to_string()));
     fields.push(("identical".to_owned(), decoding.identical.map_or(String::new(), |same| same.to_string())));

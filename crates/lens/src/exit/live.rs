@@ -6,7 +6,6 @@ use std::time::Instant;
 use kernels::argmax::argmax;
 use model::Decoder;
 use model::engine::{Engine, Rows};
-use tensor::Ops;
 
 use super::Rule;
 use super::monitor::Monitor;

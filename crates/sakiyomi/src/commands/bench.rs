@@ -31,7 +31,7 @@ struct Benched {
 const PROBE_BYTES: usize = 128 << 20;
 
 pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    let loaded = Loaded::read(&arguments.checkpoint, threads)?;
+    let loaded = Loaded::read_drafting(&arguments.checkpoint, arguments.draft, &arguments.exit, threads)?;
     let prompts = arguments.prompts.read(&loaded)?;
     let longest =
         prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);

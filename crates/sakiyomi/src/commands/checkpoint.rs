@@ -5,11 +5,18 @@ use std::sync::Arc;
 
 use decode::{Lookup, Target};
 use kernels::team::Team;
+use lens::exit::Rule;
+use lens::exit::drafter::ExitDrafter;
+use lens::probe::Probe;
 use model::engine::EngineWeights;
+use model::taps::DecoderTaps;
 use objective::{Drafter, Objective};
 use train::Checkpoint;
 
-use crate::arguments::DraftSource;
+use crate::arguments::{DraftSource, ExitDraft};
+
+/// Tokens that early layers draft at most.
+const EXIT_LONGEST: usize = 6;
 
 const LOOKUP: Lookup = Lookup { longest: 8, most_matching: 3 };
 
@@ -19,6 +26,8 @@ pub struct Loaded {
     pub checkpoint: Checkpoint,
     weights: Arc<EngineWeights>,
     team: Arc<Team>,
+    /// Drafts with the early layers, where that was asked for.
+    exit: Option<ExitDrafter>,
 }
 
 impl Loaded {
@@ -27,11 +36,26 @@ impl Loaded {
         Ok(Self::new(Checkpoint::load(folder)?, threads))
     }
 
+    /// As [`Self::read`], ready to draft from `source`.
+    pub fn read_drafting(
+        folder: &Path,
+        source: DraftSource,
+        exit: &ExitDraft,
+        threads: usize,
+    ) -> anyhow::Result<Self> {
+        let checkpoint = Checkpoint::load(folder)?;
+        let drafter = match source {
+            DraftSource::Exit => Some(exit.drafter(&checkpoint)?),
+            _ => None,
+        };
+        Ok(Self { exit: drafter, ..Self::new(checkpoint, threads) })
+    }
+
     /// Packs a checkpoint.
     pub fn new(mut checkpoint: Checkpoint, threads: usize) -> Self {
         let weights = Target::pack(&checkpoint.decoder, checkpoint.objective.drafter(), &checkpoint.params);
         checkpoint.params = tensor::Params::default();
-        Self { checkpoint, weights, team: Arc::new(Team::new(threads)) }
+        Self { checkpoint, weights, team: Arc::new(Team::new(threads)), exit: None }
     }
 
     /// Something to decode with, for sequences of up to `positions` tokens or the model's context, whichever is less; drafts
@@ -59,6 +83,7 @@ impl Loaded {
                 ),
             },
             DraftSource::Lookup => Some(&LOOKUP),
+            DraftSource::Exit => self.exit.as_ref().map(|exit| exit as &dyn Drafter),
             DraftSource::None => None,
         })
     }
@@ -78,5 +103,24 @@ impl Loaded {
         ends.sort_unstable();
         ends.dedup();
         ends
+    }
+}
+
+impl ExitDraft {
+    fn drafter(&self, checkpoint: &Checkpoint) -> anyhow::Result<ExitDrafter> {
+        let layers = checkpoint.decoder.config.layers;
+        anyhow::ensure!(
+            layers > 1,
+            "--draft exit: the model has one layer, of which none would be left to verify"
+        );
+        let probe = match &self.exit_probe {
+            None => None,
+            Some(file) => {
+                let (decoder, params) = (checkpoint.decoder.clone(), checkpoint.params.clone());
+                Some(Probe::load(file, &DecoderTaps { decoder, params })?)
+            }
+        };
+        let rule = if probe.is_some() { Rule::Probe } else { Rule::Response(self.exit_threshold) };
+        Ok(ExitDrafter::new(layers, self.exit_layer.unwrap_or(layers / 2), EXIT_LONGEST, rule, probe)?)
     }
 }

@@ -33,7 +33,7 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         Some(file) => text_file::read(file)?,
         None => arguments.prompt.clone(),
     };
-    let loaded = Loaded::read(&arguments.checkpoint, threads)?;
+    let loaded = Loaded::read_drafting(&arguments.checkpoint, arguments.draft, &arguments.exit, threads)?;
     let ids = loaded.encode(&prompt)?;
     anyhow::ensure!(
         !ids.is_empty(),

@@ -26,7 +26,7 @@ struct Verified<'a> {
 }
 
 pub fn run(arguments: &Verify, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    let loaded = Loaded::read(&arguments.checkpoint, threads)?;
+    let loaded = Loaded::read_drafting(&arguments.checkpoint, arguments.draft, &arguments.exit, threads)?;
     let prompts = arguments.prompts.read(&loaded)?;
     let settings = DecodeSettings {
         max_new_tokens: arguments.prompts.max_new_tokens,

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use kernels::packed::WeightType;
 use kernels::team::Team;
 use model::Decoder;
-use model::engine::{Engine, EngineWeights, Keep, Rows};
+use model::engine::{CacheType, Engine, EngineWeights, Keep, Rows};
 use objective::{Begun, Chooser, Drafter, Greedy, Verified};
 use tensor::{Ops, Params};
 
@@ -42,9 +43,19 @@ struct Tapped {
 }
 
 impl<'a> Target<'a> {
-    /// Packs the weights of a model and of its drafter; engines on other threads may share them.
+    /// Packs the weights of a model and of its drafter in f32; engines on other threads may share them.
     pub fn pack(decoder: &Decoder, drafter: Option<&dyn Drafter>, params: &Params) -> Arc<EngineWeights> {
-        let mut weights = EngineWeights::new(decoder, params);
+        Self::pack_as(WeightType::F32, decoder, drafter, params)
+    }
+
+    /// As [`Self::pack`], in another type of weights.
+    pub fn pack_as(
+        weight_type: WeightType,
+        decoder: &Decoder,
+        drafter: Option<&dyn Drafter>,
+        params: &Params,
+    ) -> Arc<EngineWeights> {
+        let mut weights = EngineWeights::new_as(weight_type, decoder, params);
         if let Some(drafter) = drafter {
             drafter.pack(&mut weights, params);
         }
@@ -81,6 +92,12 @@ impl<'a> Target<'a> {
         })
     }
 
+    /// Holds keys and values in another way from now on; a new sequence has to begin.
+    pub fn hold_cache_as(&mut self, cache_type: CacheType) {
+        self.engine.hold_cache_as(cache_type);
+        self.restart();
+    }
+
     /// Committed positions.
     pub fn length(&self) -> usize {
         self.length
@@ -94,6 +111,12 @@ impl<'a> Target<'a> {
     /// Tokens that the model knows.
     pub fn vocabulary(&self) -> usize {
         self.decoder.config.vocabulary
+    }
+
+    /// Bytes of keys and values of one position, in all layers of the model.
+    pub fn cache_bytes_per_position(&self) -> usize {
+        let config = &self.decoder.config;
+        2 * config.layers * config.kv_heads * config.head_dim * self.engine.cache_type().bytes()
     }
 
     /// The longest draft that the drafter makes; 0 without one.
@@ -140,6 +163,13 @@ impl<'a> Target<'a> {
         self.engine.set_keep(last_slot, Keep::All);
         let last_row = last_row.expect("the prompt has a last chunk");
         Ok(self.logits(last_row))
+    }
+
+    /// Begins a new sequence, which no drafts will be asked for.
+    pub fn restart(&mut self) {
+        self.length = 0;
+        self.pending = 0;
+        self.stop_drafting();
     }
 
     /// Runs `tokens` at the positions after the committed ones, as pending rows; gives the logits after each of them,
@@ -239,7 +269,7 @@ impl<'a> Target<'a> {
             }
         };
         let begun = if self.drafting { self.drafter.and_then(Drafter::begun) } else { None };
-        let (first, begun) = match begun {
+        let (first, begun) = match begun.filter(|begun| tokens.starts_with(&begun.tokens)) {
             Some(begun) => (begun.blocks, finish_begun(engine, decoder, begun, tokens, self.length)),
             None => (0, decoder.embed(engine, tokens)),
         };
@@ -278,8 +308,8 @@ impl<'a> Target<'a> {
 
 /// Brings the rows that drafting has not run to where those stand that it has, and puts all of them together.
 fn finish_begun(engine: &mut Engine, decoder: &Decoder, begun: Begun, tokens: &[u32], length: usize) -> Rows {
-    let Begun { blocks, states } = begun;
-    let rest = &tokens[states.rows.min(tokens.len())..];
+    let Begun { blocks, states, .. } = begun;
+    let rest = &tokens[states.rows..];
     if rest.is_empty() {
         return states;
     }

@@ -169,6 +169,7 @@ fn measuring_takes_turns_over_all_ways() {
         decoding: DecodeSettings { max_new_tokens: 41, ..DecodeSettings::default() },
         draft_lengths: vec![1, 4],
         repeats: 2,
+        ..MeasureSettings::default()
     };
     let mut last = (0, 0);
     let measured = measure(&mut toy.target(1), &[vec![97], vec![98, 99]], &settings, &mut |done, all| {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tensor::{Activation, AttentionSpec, HeadNorms, Linear, Norm, NormKind, Ops, ParamId, Params, RopeTable};
+use tensor::{
+    Activation, AttentionSpec, HeadNorms, Linear, Norm, NormKind, Ops, ParamId, Params, Part, RopeTable,
+};
 
 use crate::config::{ActivationForm, DecoderConfig, NormForm};
 use crate::error::{Error, Result};
@@ -121,6 +123,12 @@ impl Block {
             .into_iter()
             .chain(&self.attention_post_norm)
             .chain(&self.ffn_post_norm)
+    }
+}
+
+impl Part for Block {
+    fn forward<O: Ops>(&self, ops: &mut O, x: O::Var) -> O::Var {
+        self.forward(ops, x)
     }
 }
 

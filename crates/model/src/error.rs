@@ -160,6 +160,18 @@ pub enum Error {
         expected: Vec<usize>,
     },
 
+    /// Weights packed for decoding where a checkpoint is wanted.
+    #[error(
+        "{}: {weights} weights packed for decoding; use the checkpoint that they were made of",
+        .folder.display()
+    )]
+    PackedWeights {
+        /// The folder.
+        folder: PathBuf,
+        /// How they are written.
+        weights: kernels::packed::WeightType,
+    },
+
     /// Tensors that the configuration implies are in no file.
     #[error("{}: missing {names}; the weights are incomplete or of another architecture", .place.display())]
     MissingTensors {

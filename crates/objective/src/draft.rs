@@ -67,7 +67,9 @@ impl Verified<'_> {
 pub struct Begun {
     /// Blocks that they ran through, from the first; their keys and values are in the caches of these.
     pub blocks: usize,
-    /// The residual stream after them, a row for each.
+    /// The tokens whose rows these are; a run over others begins anew.
+    pub tokens: Vec<u32>,
+    /// The residual stream after the blocks, a row for each token.
     pub states: Rows,
 }
 

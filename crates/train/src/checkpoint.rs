@@ -13,6 +13,8 @@ pub(crate) mod mtp;
 use std::path::Path;
 
 use data::Vocabulary;
+use kernels::packed::WeightType;
+use model::engine::{EngineWeights, PACKED_FILE, read_packed, write_packed};
 use model::{Decoder, DecoderConfig};
 use objective::{HeadsSpec, Objective, ParallelHeads};
 use tensor::{ParamId, Params};
@@ -46,6 +48,41 @@ impl Checkpoint {
         let spec = read_heads(folder, &decoder, &mut params, None)?.unwrap_or_else(HeadsSpec::next_token);
         let objective = ParallelHeads::find(spec, &decoder, &params)?;
         Ok(Self { vocabulary, decoder, params, objective })
+    }
+
+    /// Reads a folder of weights that [`Self::save_packed`] wrote; `None` if `folder` is an ordinary checkpoint. The
+    /// checkpoint knows the model's parameters by name and shape only; those of heads are there.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_packed(folder: &Path) -> Result<Option<(Self, EngineWeights)>> {
+        let Some(weight_type) = model::checkpoint::packed_weights(folder)? else { return Ok(None) };
+        let config = model::checkpoint::read_packed_config(folder)?;
+        let vocabulary = Vocabulary::load(folder)?;
+        check_vocabulary(&vocabulary, &config)?;
+        let mut params = Params::default();
+        for tensor in config.tensors() {
+            params.declare(tensor.name, &tensor.shape);
+        }
+        let decoder = Decoder::find(&config, &params)?;
+        let weights = read_packed(weight_type, &decoder, &params, &folder.join(PACKED_FILE))?;
+        let spec = read_heads(folder, &decoder, &mut params, None)?.unwrap_or_else(HeadsSpec::next_token);
+        let objective = ParallelHeads::find(spec, &decoder, &params)?;
+        Ok(Some((Self { vocabulary, decoder, params, objective }, weights)))
+    }
+
+    /// Packs the model's weights for decoding and writes them as `folder`, whole or not at all, with the heads as they are.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_packed(&self, folder: &Path, weight_type: WeightType) -> Result<()> {
+        let weights = EngineWeights::new_as(weight_type, &self.decoder, &self.params);
+        replace_folder(folder, None, &mut |folder| {
+            model::checkpoint::write_packed_config(folder, &self.decoder.config, weight_type)?;
+            self.vocabulary.save(folder)?;
+            write_packed(&weights, &self.decoder, &self.params, &folder.join(PACKED_FILE))?;
+            self.write_heads(folder)
+        })
     }
 
     /// Writes it as `folder`, whole or not at all; an older checkpoint there is replaced.
@@ -164,7 +201,9 @@ pub(crate) fn read_heads(
         return Ok(None);
     }
     spec.validate(decoder.config.layers)?;
-    if mtp.trunk.is_some_and(|trunk| trunk != mtp::digest(params, &decoder.config)) {
+    // Weights that are packed cannot be compared with those that the heads were trained on.
+    let whole = params.values() > 0;
+    if whole && mtp.trunk.is_some_and(|trunk| trunk != mtp::digest(params, &decoder.config)) {
         return Err(Error::OtherTrunk { file: folder.join(mtp::FILE) });
     }
     let expected = ParallelHeads::tensors(&spec, &decoder.config);

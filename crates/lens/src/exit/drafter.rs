@@ -94,7 +94,7 @@ impl Drafter for ExitDrafter {
         }
         let first = verified.first_position + verified.rows;
         let mut token = verified.decided();
-        let mut states: Vec<Rows> = Vec::with_capacity(length);
+        let (mut tokens, mut states): (Vec<u32>, Vec<Rows>) = Default::default();
         for place in 0..length {
             engine.stand_at(first + place);
             let embedded = decoder.embed(engine, &[token]);
@@ -102,6 +102,7 @@ impl Drafter for ExitDrafter {
             let normed = decoder.final_norm(engine, &state);
             let mut logits = decoder.logits(engine, normed);
             let sure = self.sure(&state.data, &logits.data);
+            tokens.push(token);
             states.push(state);
             if sure {
                 token = chooser.choose(&mut logits.data);
@@ -111,7 +112,7 @@ impl Drafter for ExitDrafter {
                 break;
             }
         }
-        let begun = Begun { blocks: self.blocks, states: engine.stack(states) };
+        let begun = Begun { blocks: self.blocks, tokens, states: engine.stack(states) };
         *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
     }
 

@@ -33,7 +33,7 @@ impl Drafter for ParallelHeads {
                 weights.add_block(block, params);
             }
             if self.spec.unembedding == UnembeddingKind::Replicated {
-                weights.add_group(&[Linear { weight: head.unembedding, bias: None }], params);
+                weights.add_unembedding(head.unembedding, params);
             }
         }
     }

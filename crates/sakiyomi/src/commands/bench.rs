@@ -1,4 +1,7 @@
-//! `sakiyomi bench`: speed end to end, plain and with drafts in turn.
+//! `sakiyomi bench`: speed end to end, plain and with drafts in turn; in its verbs, the speed of parts.
+
+mod decode_cost;
+mod step;
 
 use comfy_table::{CellAlignment, Table, presets};
 use decode::{
@@ -8,13 +11,15 @@ use decode::{
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
-use crate::arguments::Bench;
+use crate::arguments::{Bench, BenchPart};
 use crate::failure::Verdict;
 use crate::output::Output;
 use crate::progress::Counter;
 
 #[derive(Serialize)]
 struct Benched {
+    weights: &'static str,
+    force_acceptance: Option<f64>,
     read_gb_per_s_before: f64,
     plain_tokens_per_s: f64,
     bare_tokens_per_s: f64,
@@ -31,10 +36,22 @@ struct Benched {
 const PROBE_BYTES: usize = 128 << 20;
 
 pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    let loaded = Loaded::read_drafting(&arguments.checkpoint, arguments.draft, &arguments.exit, threads)?;
+    let checkpoint = match (&arguments.part, &arguments.checkpoint) {
+        (Some(BenchPart::Step(step)), _) => return step::run(step, threads, output),
+        (Some(BenchPart::Decode(decode)), _) => return decode_cost::run(decode, threads, output),
+        (None, Some(checkpoint)) => checkpoint,
+        (None, None) => anyhow::bail!("give a checkpoint folder or a verb"),
+    };
+    let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?.with_exit(
+        arguments.draft,
+        &arguments.exit,
+        checkpoint,
+    )?;
     let prompts = arguments.prompts.read(&loaded)?;
-    let longest =
-        prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);
+    // A round that is taken to be right may go beyond what was asked for.
+    let beyond = loaded.longest_draft(arguments.draft)? + 1;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let longest = longest.saturating_add(arguments.prompts.max_new_tokens).saturating_add(beyond);
     let mut target = loaded.target_drafting(longest, arguments.draft)?;
     let sampling = |temperature| SamplingSettings { temperature, ..SamplingSettings::default() };
     arguments.temperature.iter().try_for_each(|temperature| sampling(*temperature).validate())?;
@@ -47,6 +64,7 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         },
         draft_lengths: (1..=target.longest_draft()).collect(),
         repeats: arguments.repeats,
+        force_acceptance: arguments.force_acceptance,
     };
     let bandwidth = kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 3) / 1e9;
     let mut counter = None;
@@ -64,6 +82,8 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
     let fastest =
         measurement.drafted.iter().max_by(|a, b| a.speed.speedup.median.total_cmp(&b.speed.speedup.median));
     let benched = Benched {
+        weights: loaded.weight_type().name(),
+        force_acceptance: arguments.force_acceptance,
         read_gb_per_s_before: bandwidth,
         plain_tokens_per_s: measurement.plain.tokens_per_s.median,
         bare_tokens_per_s: measurement.bare.tokens_per_s.median,
@@ -110,9 +130,10 @@ impl Benched {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!(
-            "{} prompts, {} repeats in turn, memory read at {:.1} GB/s before\n{table}{}",
+            "{} prompts, {} repeats in turn, {} weights, memory read at {:.1} GB/s before\n{table}{}",
             self.measurement.prompts,
             self.measurement.repeats,
+            self.weights,
             self.read_gb_per_s_before,
             self.acceptance.iter().map(accepted).collect::<String>()
         )

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use decode::{Lookup, Target};
+use kernels::packed::WeightType;
 use kernels::team::Team;
 use lens::exit::Rule;
 use lens::exit::drafter::ExitDrafter;
 use lens::probe::Probe;
-use model::engine::EngineWeights;
+use model::engine::{CacheType, EngineWeights};
 use model::taps::DecoderTaps;
 use objective::{Drafter, Objective};
 use train::Checkpoint;
 
-use crate::arguments::{DraftSource, ExitDraft};
+use crate::arguments::{DraftSource, ExitDraft, Packing};
 
 /// Tokens that early layers draft at most.
 const EXIT_LONGEST: usize = 6;
@@ -25,6 +26,7 @@ pub struct Loaded {
     /// Vocabulary, model and heads. The parameters themselves are dropped once they are packed.
     pub checkpoint: Checkpoint,
     weights: Arc<EngineWeights>,
+    cache: CacheType,
     team: Arc<Team>,
     /// Drafts with the early layers, where that was asked for.
     exit: Option<ExitDrafter>,
@@ -33,29 +35,59 @@ pub struct Loaded {
 impl Loaded {
     /// Reads `folder` and packs it.
     pub fn read(folder: &Path, threads: usize) -> anyhow::Result<Self> {
-        Ok(Self::new(Checkpoint::load(folder)?, threads))
+        Self::read_as(&Packing::default(), folder, threads)
     }
 
-    /// As [`Self::read`], ready to draft from `source`.
-    pub fn read_drafting(
-        folder: &Path,
-        source: DraftSource,
-        exit: &ExitDraft,
-        threads: usize,
-    ) -> anyhow::Result<Self> {
-        let checkpoint = Checkpoint::load(folder)?;
-        let drafter = match source {
-            DraftSource::Exit => Some(exit.drafter(&checkpoint)?),
-            _ => None,
+    /// Reads `folder` and packs it as it is wanted.
+    pub fn read_as(packing: &Packing, folder: &Path, threads: usize) -> anyhow::Result<Self> {
+        let Packing { weights, cache } = *packing;
+        let Some((mut checkpoint, mut packed)) = Checkpoint::load_packed(folder)? else {
+            let weights = weights.unwrap_or_default();
+            return Ok(Self { cache, ..Self::new_as(weights, Checkpoint::load(folder)?, threads) });
         };
-        Ok(Self { exit: drafter, ..Self::new(checkpoint, threads) })
+        let held = packed.weight_type();
+        anyhow::ensure!(
+            weights.is_none_or(|wanted| wanted == held),
+            "{} holds {held} weights: leave --weights away, or use the checkpoint that they were made of",
+            folder.display()
+        );
+        if let Some(drafter) = checkpoint.objective.drafter() {
+            drafter.pack(&mut packed, &checkpoint.params);
+        }
+        checkpoint.params = tensor::Params::default();
+        let team = Arc::new(Team::new(threads));
+        Ok(Self { checkpoint, weights: Arc::new(packed), cache, team, exit: None })
     }
 
-    /// Packs a checkpoint.
-    pub fn new(mut checkpoint: Checkpoint, threads: usize) -> Self {
-        let weights = Target::pack(&checkpoint.decoder, checkpoint.objective.drafter(), &checkpoint.params);
+    /// Packs a checkpoint in f32.
+    pub fn new(checkpoint: Checkpoint, threads: usize) -> Self {
+        Self::new_as(WeightType::F32, checkpoint, threads)
+    }
+
+    fn new_as(weights: WeightType, mut checkpoint: Checkpoint, threads: usize) -> Self {
+        let drafter = checkpoint.objective.drafter();
+        let weights = Target::pack_as(weights, &checkpoint.decoder, drafter, &checkpoint.params);
         checkpoint.params = tensor::Params::default();
-        Self { checkpoint, weights, team: Arc::new(Team::new(threads)), exit: None }
+        let team = Arc::new(Team::new(threads));
+        Self { checkpoint, weights, cache: CacheType::default(), team, exit: None }
+    }
+
+    /// Ready to draft with its early layers, if that is the `source`; `folder` is where it was read from.
+    pub fn with_exit(mut self, source: DraftSource, exit: &ExitDraft, folder: &Path) -> anyhow::Result<Self> {
+        if source == DraftSource::Exit {
+            self.exit = Some(exit.drafter(self.checkpoint.decoder.config.layers, folder)?);
+        }
+        Ok(self)
+    }
+
+    /// What it decodes with.
+    pub fn weights(&self) -> &EngineWeights {
+        &self.weights
+    }
+
+    /// How its weights are held.
+    pub fn weight_type(&self) -> WeightType {
+        self.weights.weight_type()
     }
 
     /// Something to decode with, for sequences of up to `positions` tokens or the model's context, whichever is less; drafts
@@ -69,7 +101,14 @@ impl Loaded {
         let decoder = &self.checkpoint.decoder;
         let capacity = positions.min(decoder.config.context);
         let (weights, team) = (Arc::clone(&self.weights), Arc::clone(&self.team));
-        Ok(Target::new(decoder, self.drafter(source)?, weights, team, capacity)?)
+        let mut target = Target::new(decoder, self.drafter(source)?, weights, team, capacity)?;
+        target.hold_cache_as(self.cache);
+        Ok(target)
+    }
+
+    /// Tokens of the longest draft from `source`.
+    pub fn longest_draft(&self, source: DraftSource) -> anyhow::Result<usize> {
+        Ok(self.drafter(source)?.map_or(0, Drafter::longest))
     }
 
     fn drafter(&self, source: DraftSource) -> anyhow::Result<Option<&dyn Drafter>> {
@@ -107,8 +146,7 @@ impl Loaded {
 }
 
 impl ExitDraft {
-    fn drafter(&self, checkpoint: &Checkpoint) -> anyhow::Result<ExitDrafter> {
-        let layers = checkpoint.decoder.config.layers;
+    fn drafter(&self, layers: usize, folder: &Path) -> anyhow::Result<ExitDrafter> {
         anyhow::ensure!(
             layers > 1,
             "--draft exit: the model has one layer, of which none would be left to verify"
@@ -116,7 +154,8 @@ impl ExitDraft {
         let probe = match &self.exit_probe {
             None => None,
             Some(file) => {
-                let (decoder, params) = (checkpoint.decoder.clone(), checkpoint.params.clone());
+                // Whose probe it is the unpacked weights tell.
+                let Checkpoint { decoder, params, .. } = Checkpoint::load(folder)?;
                 Some(Probe::load(file, &DecoderTaps { decoder, params })?)
             }
         };

@@ -2,6 +2,7 @@
 
 mod bench;
 mod checkpoint;
+mod continuing;
 mod data;
 mod demo;
 mod doctor;
@@ -12,6 +13,7 @@ mod init;
 pub mod lens;
 mod machine;
 mod prompts;
+mod quantize;
 mod report;
 mod sweep;
 mod text_file;
@@ -48,6 +50,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Sweep(sweep) => sweep::run(&sweep, arguments.threads, output),
         Verb::SweepRun => sweep::run_child(output),
         Verb::Eval(eval) => eval::run(&eval, threads, output),
+        Verb::Quantize(quantize) => quantize::run(&quantize, output),
         Verb::Generate(generate) => generate::run(&generate, threads, output),
         Verb::Verify(verify) => verify::run(&verify, threads, output),
         Verb::Bench(bench) => bench::run(&bench, threads, output),

@@ -9,4 +9,5 @@ mod lens;
 mod support;
 mod sweep;
 mod text;
+mod weights;
 mod workflow;

@@ -33,7 +33,11 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         Some(file) => text_file::read(file)?,
         None => arguments.prompt.clone(),
     };
-    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?;
+    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?.with_exit(
+        arguments.draft,
+        &arguments.exit,
+        &arguments.checkpoint,
+    )?;
     let ids = loaded.encode(&prompt)?;
     anyhow::ensure!(
         !ids.is_empty(),

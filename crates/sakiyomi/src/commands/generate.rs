@@ -128,7 +128,7 @@ fn statistics_line(statistics: &Statistics) -> String {
         .map(|share| share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0)))
         .collect();
     format!(
-        "{} tokens in {} forwards: {:.2} tokens per forward, acceptance per depth [{}], {:.0} tokens/s",
+        "{} tokens, the first from the prompt, the others in {} forwards: {:.2} tokens per forward, acceptance per depth [{}], {:.0} tokens/s",
         statistics.new_tokens(),
         statistics.forwards,
         statistics.tokens_per_forward().unwrap_or(0.0),

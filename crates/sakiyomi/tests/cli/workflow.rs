@@ -1,6 +1,6 @@
 //! From an empty folder to a verified model: every verb once, in the order of a user's day.
 
-use crate::support::{CHECKPOINT, Place, stderr, training, training_from};
+use crate::support::{CHECKPOINT, Place, training, training_from};
 
 #[test]
 fn init_writes_what_its_dry_run_shows() {

@@ -23,6 +23,12 @@ const LENGTH: usize = 256;
 /// Tokens that Whisper writes for a sound.
 const WRITTEN: usize = 32;
 
+/// What is looked at, one after the other.
+pub type Items<'i> = dyn Iterator<Item = lens::Result<Item>> + 'i;
+
+/// What was converted so far, in a line.
+pub type Converted<'c> = dyn FnMut() -> Option<String> + 'c;
+
 /// A model that can be looked into.
 pub struct Subject {
     pub kind: Kind,
@@ -181,17 +187,14 @@ impl Subject {
     pub fn with_items<T>(
         &self,
         arguments: &Arguments,
-        with: &mut dyn FnMut(
-            &mut dyn Iterator<Item = lens::Result<Item>>,
-            &mut dyn FnMut() -> Option<String>,
-        ) -> lens::Result<T>,
+        with: &mut dyn FnMut(&mut Items, &mut Converted) -> lens::Result<T>,
         output: Output,
     ) -> anyhow::Result<T> {
         let path = &arguments.data;
         anyhow::ensure!(path.exists(), "no such file or folder: {}", path.display());
         let source =
             || Source { paths: vec![path.clone()], field: arguments.field.clone(), ..Source::default() };
-        let nothing: &mut dyn FnMut() -> Option<String> = &mut || None;
+        let nothing: &mut Converted = &mut || None;
         Ok(match &self.model {
             Model::Decoder(model) => {
                 let length = self.length(arguments, model.decoder.config.context)?;
@@ -314,7 +317,7 @@ fn image_format(folder: &Path, model: &Vit) -> anyhow::Result<ImageFormat> {
 
 /// Items until so many rows were read.
 struct Bounded<'i> {
-    items: &'i mut dyn Iterator<Item = lens::Result<Item>>,
+    items: &'i mut Items<'i>,
     left: usize,
 }
 

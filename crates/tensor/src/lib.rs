@@ -20,5 +20,5 @@ pub use kernels::cross_entropy::{LossSum, NO_TARGET};
 pub use kernels::rope::RopeTable;
 pub use ops::{Activation, AttentionSpec, Embedding, HeadNorms, Linear, Norm, NormKind, Ops};
 pub use optimiser::{Decay, Optimiser};
-pub use params::{Param, ParamId, Params};
-pub use tape::{Layout, Mark, Tape, Var};
+pub use params::{Adapter, Param, ParamId, Params};
+pub use tape::{Layout, Mark, Register, Tape, Var};

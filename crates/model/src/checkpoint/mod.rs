@@ -22,3 +22,4 @@ pub use write::{write_file, write_params, write_tensors};
 
 pub(crate) use link::present;
 pub(crate) use read::stored_names;
+pub(crate) use storage::keeps_names;

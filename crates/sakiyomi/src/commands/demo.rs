@@ -219,7 +219,9 @@ impl<'a> Story<'a> {
             settings,
             corpus: Some(self.corpus.clone()),
             training: figures::training(&records),
-            held_out: self.outcome.evaluation.as_ref().map(figures::held_out),
+            held_out: self.outcome.evaluation.as_ref().map(|evaluation| {
+                figures::held_out(evaluation, &(1..=evaluation.loss.len()).collect::<Vec<_>>())
+            }),
             decoding: Some(figures::decoding(&self.measurement, NEW_TOKENS)),
             losslessness: Some(figures::losslessness(&self.verification)),
             samples: self.samples.clone(),

@@ -1,8 +1,10 @@
 //! `sakiyomi eval`: loss and accuracy per depth on text.
 
+mod answers;
+
 use std::sync::Arc;
 
-use data::{Source, load_or_build_watched};
+use data::{Examples, Source, load_or_build_watched};
 use serde::Serialize;
 use train::{Checkpoint, Evaluation, HeldOut};
 
@@ -34,6 +36,9 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     anyhow::ensure!(eval.batch <= MOST_ROWS, "--batch {}: at most {MOST_ROWS}", eval.batch);
     anyhow::ensure!(eval.length != Some(0), "--length 0: give at least 1");
     machine::use_threads(threads)?;
+    if let Some(task) = eval.task {
+        return answers::run(eval, task, threads, output);
+    }
     let checkpoint = Checkpoint::load(&eval.checkpoint)?;
     let context = checkpoint.decoder.config.context;
     let length = eval.length.unwrap_or(LENGTH.min(context));
@@ -43,6 +48,7 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
         field: eval.field.clone(),
         separator: eval.separator.clone().filter(|separator| !separator.is_empty()),
         longest_document_bytes: eval.longest_document_bytes,
+        examples: Examples::Text,
     };
     let repeated = source.repeated()?.len();
     if repeated > 0 {
@@ -57,7 +63,7 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     drop(progress);
     let corpus = Arc::new(corpus);
     let documents: Vec<usize> = (0..corpus.documents()).collect();
-    let depths = objective::Objective::depths(&checkpoint.objective);
+    let depths = objective::Objective::lookahead(&checkpoint.objective);
     let held_out =
         HeldOut::new(&corpus, &documents, &checkpoint.vocabulary, eval.batch, length, depths, eval.batches)?;
     let evaluated = Evaluated {

@@ -34,7 +34,7 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         None => arguments.prompt.clone(),
     };
     let loaded = Loaded::read(&arguments.checkpoint, threads)?;
-    let ids = loaded.encode(&prompt)?;
+    let ids = if arguments.chat { loaded.encode_chat(&prompt)? } else { loaded.encode(&prompt)? };
     anyhow::ensure!(
         !ids.is_empty(),
         "the prompt is empty, and this vocabulary has no token to begin with: give --prompt"

@@ -10,6 +10,7 @@ mod figures;
 mod generate;
 mod init;
 mod machine;
+mod merge;
 mod prompts;
 mod report;
 mod sweep;
@@ -43,10 +44,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Data { verb: DataVerb::Continuations(continued) } => {
             data::continuations(&continued, threads, output)
         }
+        Verb::Data { verb: DataVerb::Generate { task } } => data::generate(&task, output),
         Verb::Train(train) => train::run(&train, arguments.threads, output),
         Verb::Sweep(sweep) => sweep::run(&sweep, arguments.threads, output),
         Verb::SweepRun => sweep::run_child(output),
         Verb::Eval(eval) => eval::run(&eval, threads, output),
+        Verb::Merge(merge) => merge::run(&merge, output),
         Verb::Generate(generate) => generate::run(&generate, threads, output),
         Verb::Verify(verify) => verify::run(&verify, threads, output),
         Verb::Bench(bench) => bench::run(&bench, threads, output),

@@ -7,5 +7,6 @@ mod json;
 mod killed;
 mod support;
 mod sweep;
+mod tasks;
 mod text;
 mod workflow;

@@ -19,6 +19,7 @@ use crate::documents::{Document, Documents};
 use crate::error::{Error, Result};
 use crate::examples;
 use crate::source::{Source, TextFile};
+use crate::unfinished;
 use crate::vocabulary::Vocabulary;
 use layout::Writer;
 
@@ -152,7 +153,7 @@ fn begin_part(folder: &Path, name: &str) -> Result<tempfile::NamedTempFile> {
             let _ = fs_err::remove_file(entry.path());
         }
     }
-    let part = tempfile::Builder::new().prefix(PART).suffix(name).tempfile_in(folder)?;
+    let part = unfinished::shared(tempfile::Builder::new().prefix(PART).suffix(name)).tempfile_in(folder)?;
     // A file system without locks only loses the cleaning up.
     let _ = part.as_file().lock();
     Ok(part)

@@ -5,12 +5,14 @@ mod block;
 pub mod checkpoint;
 mod config;
 mod decoder;
+pub mod encoder;
 pub mod engine;
 mod error;
 mod families;
 pub mod lora;
 pub mod presets;
 mod rope;
+pub mod taps;
 mod tensors;
 
 pub use block::Block;

@@ -10,9 +10,9 @@ mod loss;
 mod method;
 mod registers;
 
-pub use draft::{Draft, Drafter, Verified};
+pub use draft::{Chooser, Drafter, Greedy, Verified};
 pub use error::{Error, Result};
-pub use heads::{HeadKind, HeadStart, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
+pub use heads::{HeadKind, HeadStart, HeadTaps, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
 pub use loss::{Objective, Window};
 pub use method::Method;
 pub use registers::{

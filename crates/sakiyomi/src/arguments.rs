@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kernels::packed::WeightType;
+use model::engine::CacheType;
 
 /// Make a language model predict several tokens at once, decode faster without changing the text, and prove whether it pays.
 #[derive(Debug, Parser)]
@@ -42,12 +44,19 @@ pub enum Verb {
     Eval(Eval),
     /// Add an adapter to the matrices of its base.
     Merge(Merge),
+    /// Pack a checkpoint's weights for decoding, on disk.
+    Quantize(Quantize),
     /// Continue a prompt.
     Generate(Generate),
-    /// Check that decoding with drafts gives the same tokens as decoding without.
+    /// Check that drafts change nothing: the same tokens in greedy decoding, the same distribution in sampling.
     Verify(Verify),
-    /// Tokens per second, plain and with drafts in turn.
+    /// Tokens per second of a checkpoint, plain and with drafts in turn; or the speed of one part, see its verbs.
     Bench(Bench),
+    /// In which layer a model decides what, and what that is good for.
+    Lens {
+        #[command(subcommand)]
+        verb: crate::commands::lens::LensVerb,
+    },
     /// One HTML page from run folders.
     Report(Report),
 }
@@ -330,6 +339,24 @@ pub struct Eval {
     /// Batches at most; 0 takes all.
     #[arg(long, default_value_t = 0)]
     pub batches: usize,
+    /// Judge the next token as it is decoded, with weights of this type, instead of every depth as it is trained.
+    #[command(flatten)]
+    pub packing: Packing,
+}
+
+#[derive(Debug, Args)]
+pub struct Quantize {
+    /// A checkpoint folder.
+    pub checkpoint: PathBuf,
+    /// Type of the weights.
+    #[arg(long, value_name = "bf16|int8|int4")]
+    pub weights: WeightType,
+    /// The folder to write; must not exist.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Say what would be written, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What makes an answer right.
@@ -396,9 +423,9 @@ pub struct Generate {
     #[arg(long, default_value_t = 256)]
     pub max_new_tokens: usize,
     /// Where drafts come from.
-    #[arg(long, default_value = "heads", value_parser = ["heads", "none"])]
-    pub draft: String,
-    /// Length of a draft: `auto` is as long as the heads reach, `off` decodes plainly.
+    #[arg(long, value_enum, default_value_t)]
+    pub draft: DraftSource,
+    /// Length of a draft: `auto` is as long as what drafts reaches, `off` decodes plainly.
     #[arg(long, default_value = "auto", value_name = "auto|off|N")]
     pub speculate: String,
     /// Stop before this text (repeatable).
@@ -412,6 +439,33 @@ pub struct Generate {
     pub stats: bool,
     #[command(flatten)]
     pub sampling: Sampling,
+    #[command(flatten)]
+    pub packing: Packing,
+}
+
+/// How weights are held while decoding; shared by the verbs that decode.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Packing {
+    /// Type of the weights: f32 as trained, bf16, or int8 or int4 with scales. Default: f32, or what a quantized folder holds.
+    #[arg(long, value_name = "f32|bf16|int8|int4")]
+    pub weights: Option<WeightType>,
+    /// How keys and values are held: bf16 halves what a long context has to read.
+    #[arg(long, default_value = "f32", value_name = "f32|bf16")]
+    pub cache: CacheType,
+}
+
+/// Where drafts come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DraftSource {
+    /// What the checkpoint was trained to draft with; nothing, where it was not.
+    #[default]
+    Auto,
+    /// Parallel heads of the checkpoint.
+    Heads,
+    /// What followed the last tokens earlier in the text; needs no training.
+    Lookup,
+    /// No drafts.
+    None,
 }
 
 /// Where prompts come from; shared by verify and bench.
@@ -433,21 +487,108 @@ pub struct Verify {
     /// A checkpoint folder.
     pub checkpoint: PathBuf,
     #[command(flatten)]
+    pub packing: Packing,
+    #[command(flatten)]
     pub prompts: Prompts,
+    /// Where drafts come from.
+    #[arg(long, value_enum, default_value_t)]
+    pub draft: DraftSource,
+    /// Tokens to draw in each of the twelve cases in which sampling is tested; 0 tests greedy decoding only.
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    pub draws: usize,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Bench {
+    #[command(subcommand)]
+    pub part: Option<BenchPart>,
     /// A checkpoint folder.
-    pub checkpoint: PathBuf,
+    #[arg(required = true)]
+    pub checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    pub packing: Packing,
     #[command(flatten)]
     pub prompts: Prompts,
+    /// Where drafts come from.
+    #[arg(long, value_enum, default_value_t)]
+    pub draft: DraftSource,
     /// Measure each way this many times, in turn.
     #[arg(long, default_value_t = 5)]
     pub repeats: usize,
+    /// Tell acceptance at this temperature (repeatable); speed is measured at the first.
+    #[arg(long, value_name = "T", default_value = "0", allow_negative_numbers = true)]
+    pub temperature: Vec<f32>,
     /// Do not stop at the model's end tokens.
     #[arg(long)]
     pub ignore_end: bool,
+    /// Take drafts to be right so often that a forward gives X tokens on average, instead of verifying them: the speed that
+    /// such heads would have. The text means nothing.
+    #[arg(long, value_name = "X")]
+    pub force_acceptance: Option<f64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchPart {
+    /// Milliseconds of one run of a model by its number of rows, and the share of the memory's speed that it reaches.
+    Decode(BenchDecode),
+    /// The training step on which speed is compared: 8 layers, width 384, 6 heads, SwiGLU 1024, tied, 8 rows of 256 random tokens.
+    Step(BenchStep),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchDecode {
+    /// A checkpoint folder.
+    #[arg(required_unless_present = "random", conflicts_with = "random")]
+    pub model: Option<PathBuf>,
+    /// A model of this size with random weights instead: llama-125m, llama-500m, llama-1b, ...
+    #[arg(long, value_name = "PRESET")]
+    pub random: Option<String>,
+    #[command(flatten)]
+    pub packing: Packing,
+    /// Numbers of rows.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
+    pub rows: Vec<usize>,
+    /// Tokens before the rows.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub context: usize,
+    /// Measure each this many times, in turn.
+    #[arg(long, default_value_t = 15)]
+    pub repeats: usize,
+    /// Tokens that a random model's linear heads predict from one position, the next one included.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub heads: usize,
+    /// Also decode with drafts by the heads, so many of them taken to be right that a forward gives X tokens on average.
+    #[arg(long, value_name = "X")]
+    pub force_acceptance: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchStep {
+    /// Precision of the products.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    pub dtype: String,
+    /// Tokens predicted from each position, the next one included. Their parameters are taken from the trunk.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub heads: usize,
+    /// What a head is made of.
+    #[arg(long, default_value = "layer", value_parser = ["linear", "layer", "causal", "anticausal"])]
+    pub head_kind: String,
+    /// Ids of the vocabulary.
+    #[arg(long, default_value_t = 8192)]
+    pub vocab: usize,
+    /// Steps that are timed, at least, after two that are not.
+    #[arg(long, default_value_t = 6)]
+    pub steps: usize,
+    /// Seconds that are timed, at least.
+    #[arg(long, default_value_t = 8.0)]
+    pub seconds: f64,
+    /// Keep only the input of each layer, and compute the rest again.
+    #[arg(long)]
+    pub recompute: bool,
 }
 
 #[derive(Debug, Args)]

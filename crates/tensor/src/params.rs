@@ -61,6 +61,17 @@ impl Params {
         ParamId(self.list.len() - 1)
     }
 
+    /// Adds a parameter whose values are kept elsewhere: only its name and shape are known here.
+    pub fn declare(&mut self, name: impl Into<String>, shape: &[usize]) -> ParamId {
+        self.list.push(Param {
+            name: name.into(),
+            shape: shape.to_vec(),
+            data: Vec::new(),
+            trainable: false,
+        });
+        ParamId(self.list.len() - 1)
+    }
+
     /// The parameter itself.
     pub fn get(&self, id: ParamId) -> &Param {
         &self.list[id.0]

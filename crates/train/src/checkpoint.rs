@@ -16,6 +16,8 @@ pub(crate) use mtp::{Added, digest};
 use std::path::Path;
 
 use data::Vocabulary;
+use kernels::packed::WeightType;
+use model::engine::{EngineWeights, PACKED_FILE, read_packed, write_packed};
 use model::{Decoder, DecoderConfig, LoraSpec};
 use objective::{HeadsSpec, Method, Objective, ParallelHeads, Registers};
 use tensor::{ParamId, Params};
@@ -49,12 +51,7 @@ impl Checkpoint {
         check_template(folder, &vocabulary)?;
         let mut params = read_trunk(folder, &config)?;
         let decoder = Decoder::find(&config, &params)?;
-        let added = read_added(folder, &decoder, &mut params, None)?
-            .unwrap_or_else(|| Added::Heads(HeadsSpec::next_token()));
-        let objective = match added {
-            Added::Heads(spec) => ParallelHeads::find(spec, &decoder, &params)?.into(),
-            Added::Registers(spec) => Registers::find(spec, &decoder, &params)?.into(),
-        };
+        let objective = read_objective(folder, &decoder, &mut params)?;
         let adapter = folder.join(ADAPTER);
         let lora = match LoraSpec::is_in(&adapter) {
             true => {
@@ -64,6 +61,40 @@ impl Checkpoint {
             false => None,
         };
         Ok(Self { vocabulary, decoder, params, objective, lora })
+    }
+
+    /// Reads a folder of weights that [`Self::save_packed`] wrote; `None` if `folder` is an ordinary checkpoint. The
+    /// checkpoint knows the model's parameters by name and shape only; those of heads are there.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_packed(folder: &Path) -> Result<Option<(Self, EngineWeights)>> {
+        let Some(weight_type) = model::checkpoint::packed_weights(folder)? else { return Ok(None) };
+        let config = model::checkpoint::read_packed_config(folder)?;
+        let vocabulary = Vocabulary::load(folder)?;
+        check_vocabulary(&vocabulary, &config)?;
+        let mut params = Params::default();
+        for tensor in config.tensors() {
+            params.declare(tensor.name, &tensor.shape);
+        }
+        let decoder = Decoder::find(&config, &params)?;
+        let weights = read_packed(weight_type, &decoder, &params, &folder.join(PACKED_FILE))?;
+        let objective = read_objective(folder, &decoder, &mut params)?;
+        Ok(Some((Self { vocabulary, decoder, params, objective, lora: None }, weights)))
+    }
+
+    /// Packs the model's weights for decoding and writes them as `folder`, whole or not at all, with the heads as they are.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_packed(&self, folder: &Path, weight_type: WeightType) -> Result<()> {
+        let weights = EngineWeights::new_as(weight_type, &self.decoder, &self.params);
+        replace_folder(folder, None, &mut |folder| {
+            model::checkpoint::write_packed_config(folder, &self.decoder.config, weight_type)?;
+            self.vocabulary.save(folder)?;
+            write_packed(&weights, &self.decoder, &self.params, &folder.join(PACKED_FILE))?;
+            self.write_heads(folder)
+        })
     }
 
     /// Writes it as `folder`, whole or not at all; an older checkpoint there is replaced.
@@ -235,6 +266,15 @@ pub(crate) fn read_trunk(folder: &Path, config: &DecoderConfig) -> Result<Params
     Ok(model::checkpoint::read_params(folder, config)?)
 }
 
+/// Adds what stands beside the model in `folder` to `params`; the next token alone, if there is nothing.
+fn read_objective(folder: &Path, decoder: &Decoder, params: &mut Params) -> Result<Method> {
+    let added = read_added(folder, decoder, params, None)?;
+    Ok(match added.unwrap_or_else(|| Added::Heads(HeadsSpec::next_token())) {
+        Added::Heads(spec) => ParallelHeads::find(spec, decoder, params)?.into(),
+        Added::Registers(spec) => Registers::find(spec, decoder, params)?.into(),
+    })
+}
+
 /// Adds what stands beside the model in `folder` to `params`, and returns its settings; `None` if there is nothing, or not what
 /// is `wanted` (what is not stored in its weights, such as the weights of the losses, may differ).
 pub(crate) fn read_added(
@@ -259,7 +299,9 @@ pub(crate) fn read_added(
         Added::Heads(spec) => spec.validate(decoder.config.layers)?,
         Added::Registers(spec) => spec.validate()?,
     }
-    if mtp.trunk.is_some_and(|trunk| trunk != digest(params, &decoder.config)) {
+    // Weights that are packed cannot be compared with those that the heads were trained on.
+    let whole = params.values() > 0;
+    if whole && mtp.trunk.is_some_and(|trunk| trunk != digest(params, &decoder.config)) {
         return Err(Error::OtherTrunk { file: folder.join(mtp::FILE) });
     }
     let expected = match &added {

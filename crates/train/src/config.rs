@@ -14,9 +14,9 @@ use objective::RegistersSpec;
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
-    Architecture, CheckpointSection, DataSection, DecaySetting, EvaluationSection, ExamplesKind, LoraSection,
-    ModelSection, ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode, TrainSection,
-    WatchSection,
+    Architecture, CheckpointSection, DataSection, DecaySetting, Dtype, EvaluationSection, ExamplesKind,
+    LoraSection, ModelSection, ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode,
+    TrainSection, WatchSection,
 };
 pub use template::template;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use data::{Batch, Corpus, EvaluationBatches, NO_TARGET, Vocabulary};
+use data::{Batch, Corpus, EvaluationBatches, NO_TARGET, PADDING, Vocabulary};
 use model::Decoder;
 use objective::Objective;
 use serde::{Deserialize, Serialize};
@@ -124,6 +124,36 @@ impl HeldOut {
         self.evaluate_with(params, decoder, objective, &mut Arena::default())
     }
 
+    /// Loss and accuracy of the next token as `score` finds them: it gets the tokens of a document, or of the part of one that
+    /// lies in one row, and for each of them its target or [`NO_TARGET`].
+    ///
+    /// # Errors
+    /// When tokens cannot be read from their file, or `score` fails.
+    pub fn evaluate_next<E: From<Error>>(
+        &self,
+        score: &mut dyn FnMut(&[u32], &[u32]) -> std::result::Result<LossSum, E>,
+    ) -> std::result::Result<Evaluation, E> {
+        let mut sum = LossSum::default();
+        let mut targets = Vec::new();
+        for batch in self.batches.iter() {
+            let batch = batch.map_err(Error::from)?;
+            batch.targets(1, &mut targets);
+            let inputs = batch.inputs();
+            for row in 0..batch.batch {
+                let segments = &batch.segments[row * batch.stride()..][..batch.length];
+                let mut start = row * batch.length;
+                for segment in segments.chunk_by(|a, b| a == b) {
+                    let places = start..start + segment.len();
+                    start = places.end;
+                    if segment[0] != PADDING {
+                        sum += score(&inputs[places.clone()], &targets[places])?;
+                    }
+                }
+            }
+        }
+        Ok(self.evaluation(&[sum]))
+    }
+
     /// As [`Self::evaluate`], in the buffers of `arena`.
     pub(crate) fn evaluate_with(
         &self,
@@ -147,16 +177,20 @@ impl HeldOut {
             let parts = objective.loss(&mut tape, decoder, &batch, &window);
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }
+        Ok(Evaluation { answers, ..self.evaluation(&sums) })
+    }
+
+    fn evaluation(&self, sums: &[LossSum]) -> Evaluation {
         let loss: Vec<f64> = sums.iter().map(mean_loss).collect();
         let nats = sums.first().map_or(0.0, |sum| mean_loss(sum) * sum.targets as f64);
         let bits_per_byte = nats / std::f64::consts::LN_2 / self.bytes.max(1) as f64;
-        Ok(Evaluation {
+        Evaluation {
             loss,
             accuracy: sums.iter().map(accuracy).collect(),
             targets: sums.iter().map(|sum| sum.targets).collect(),
             bits_per_byte,
-            answers,
-        })
+            answers: None,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod checkpoint;
+mod continuing;
 mod data;
 mod demo;
 mod doctor;
@@ -9,9 +10,11 @@ mod eval;
 mod figures;
 mod generate;
 mod init;
+pub mod lens;
 mod machine;
 mod merge;
 mod prompts;
+mod quantize;
 mod report;
 mod sweep;
 mod text_file;
@@ -50,9 +53,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::SweepRun => sweep::run_child(output),
         Verb::Eval(eval) => eval::run(&eval, threads, output),
         Verb::Merge(merge) => merge::run(&merge, output),
+        Verb::Quantize(quantize) => quantize::run(&quantize, output),
         Verb::Generate(generate) => generate::run(&generate, threads, output),
         Verb::Verify(verify) => verify::run(&verify, threads, output),
         Verb::Bench(bench) => bench::run(&bench, threads, output),
+        Verb::Lens { verb } => lens::run(&verb, threads, output),
         Verb::Report(report) => report::run(&report, output),
     }
 }

@@ -7,6 +7,7 @@ mod endings;
 mod gradients;
 mod lora;
 mod losses;
+mod numerics;
 mod plans;
 mod registers;
 mod runs;

@@ -4,7 +4,7 @@ use data::Batch;
 use model::{Decoder, DecoderConfig};
 use objective::{Objective, OffsetsPer, Placed, RegisterStart, Registers, RegistersSpec};
 use tensor::{Arena, Gradients, Layout, LossSum, NO_TARGET, Ops, Params, Tape, random};
-use train::config::{DecaySetting, ObjectiveKind};
+use train::config::{ObjectiveKind, TrainSection};
 use train::step::Stepper;
 use train::{Checkpoint, RunFolder, train};
 
@@ -69,7 +69,7 @@ impl Model {
     }
 
     fn gradients(&self, batches: &[Batch]) -> Vec<Vec<f32>> {
-        let mut stepper = Stepper::new(&self.params, DecaySetting::Matrices);
+        let mut stepper = Stepper::new(&self.params, &TrainSection::default());
         stepper.gradients(&self.params, &self.decoder, &self.objective, batches, self.parts());
         let gradients = stepper.last_gradients();
         self.params.iter().map(|(id, _)| gradients.get(id).unwrap_or_default().to_vec()).collect()

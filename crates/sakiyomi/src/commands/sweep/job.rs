@@ -185,6 +185,7 @@ impl Job {
             decoding,
             draft_lengths: (1..=target.longest_draft()).collect(),
             repeats: self.measure.repeats,
+            ..MeasureSettings::default()
         };
         let measured = measure(&mut target, prompts, &settings, &mut |done, of| show("measuring", done, of))?;
         Ok(DecodingResult {

@@ -8,10 +8,12 @@
 
 pub mod batch;
 pub mod cache;
+pub mod chat;
 pub mod corpus;
 pub mod digest;
 pub mod documents;
 pub mod error;
+pub mod examples;
 mod guard;
 pub mod loader;
 mod packing;
@@ -21,15 +23,18 @@ pub mod source;
 pub mod spans;
 pub mod split;
 pub mod tales;
+pub mod tasks;
 mod token_file;
 mod unfinished;
 pub mod vocabulary;
 
 pub use batch::{Batch, NO_TARGET, PADDING};
 pub use cache::{CacheOutcome, Tokenised, Watch, load_or_build, load_or_build_watched};
+pub use chat::ChatTemplate;
 pub use corpus::Corpus;
 pub use documents::{Document, Documents};
 pub use error::{Error, Result};
+pub use examples::{Example, Examples, Learnt};
 pub use guard::inside_library;
 pub use loader::{EvaluationBatches, Loader, LoaderState, evaluation_batches};
 pub use show::{ShownToken, show_row};

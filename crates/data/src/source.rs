@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::examples::Examples;
 
 pub(crate) use format::READABLE;
 pub use format::{Compression, Format, Layout};
@@ -29,11 +30,19 @@ pub struct Source {
     /// Documents of `.txt` files longer than this are cut at the last blank line before it, else at a line
     /// end, else between two characters. 0: never.
     pub longest_document_bytes: usize,
+    /// What the documents are made of.
+    pub examples: Examples,
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { paths: Vec::new(), field: "text".to_owned(), separator: None, longest_document_bytes: 0 }
+        Self {
+            paths: Vec::new(),
+            field: "text".to_owned(),
+            separator: None,
+            longest_document_bytes: 0,
+            examples: Examples::Text,
+        }
     }
 }
 

@@ -7,14 +7,14 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::bytes::is_byte_vocabulary;
-use super::loaded::Loaded;
+use super::loaded::{CHAT_TEMPLATE, Loaded, chat_template};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::guard;
 
 /// Files that belong to a tokenizer and travel with it.
 const COMPANIONS: [&str; 4] =
-    ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
+    ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", CHAT_TEMPLATE];
 
 /// Names that published tokenizers give the end of a document, for a `tokenizer.json` that comes alone.
 const USUAL_ENDS: [&str; 5] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|end|>"];
@@ -99,7 +99,9 @@ fn parse(bytes: Vec<u8>, path: &Path, beside: impl Fn(&Path) -> Result<Beside>) 
     let mut files = vec![("tokenizer.json".to_owned(), bytes)];
     files.extend(companions);
     let byte_level = is_byte_level(&parsed["decoder"]);
-    Ok(Some(Loaded { tokenizer, path: path.to_owned(), begin, ends, size, byte_level, fingerprint, files }))
+    let chat_template = chat_template(&files);
+    let path = path.to_owned();
+    Ok(Some(Loaded { tokenizer, path, begin, ends, size, byte_level, fingerprint, files, chat_template }))
 }
 
 impl Beside {

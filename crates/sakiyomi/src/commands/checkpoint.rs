@@ -135,6 +135,17 @@ impl Loaded {
         Ok(ids)
     }
 
+    /// Tokens of a question as the checkpoint's chat template writes it, up to where the answer begins.
+    pub fn encode_chat(&self, question: &str) -> anyhow::Result<Vec<u32>> {
+        let vocabulary = &self.checkpoint.vocabulary;
+        let Some(template) = vocabulary.chat_template() else {
+            anyhow::bail!("--chat: this checkpoint has no chat template");
+        };
+        let messages = serde_json::json!([{ "role": "user", "content": question }]);
+        let text = template.render(&messages, None, true).map_err(anyhow::Error::msg)?;
+        Ok(vocabulary.encode(&text)?)
+    }
+
     /// Tokens that end a text: those of the vocabulary and those of the model.
     pub fn end_tokens(&self) -> Vec<u32> {
         let mut ends = self.checkpoint.decoder.config.end_tokens.clone();

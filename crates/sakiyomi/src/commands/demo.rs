@@ -261,7 +261,10 @@ impl<'a> Story<'a> {
             settings,
             corpus: Some(self.corpus.clone()),
             training: figures::training(&records),
-            held_out: Some(figures::held_out(&self.evaluation)),
+            held_out: Some(figures::held_out(
+                &self.evaluation,
+                &(1..=self.evaluation.loss.len()).collect::<Vec<_>>(),
+            )),
             decoding: Some(figures::decoding(&self.measurement, NEW_TOKENS)),
             losslessness: Some(figures::losslessness(&self.verification)),
             samples: self.samples.clone(),

@@ -38,7 +38,7 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         &arguments.exit,
         &arguments.checkpoint,
     )?;
-    let ids = loaded.encode(&prompt)?;
+    let ids = if arguments.chat { loaded.encode_chat(&prompt)? } else { loaded.encode(&prompt)? };
     anyhow::ensure!(
         !ids.is_empty(),
         "the prompt is empty, and this vocabulary has no token to begin with: give --prompt"

@@ -20,6 +20,9 @@ use crate::progress::Counter;
 /// Tokens of a window of text, where the context is as long.
 const LENGTH: usize = 256;
 
+/// Longer documents of .txt files are cut, at a blank line where there is one: folds of the probe go by document.
+const LONGEST_DOCUMENT_BYTES: usize = 4096;
+
 /// Tokens that Whisper writes for a sound.
 const WRITTEN: usize = 32;
 
@@ -194,8 +197,12 @@ impl Subject {
     ) -> anyhow::Result<T> {
         let path = &arguments.data;
         anyhow::ensure!(path.exists(), "no such file or folder: {}", path.display());
-        let source =
-            || Source { paths: vec![path.clone()], field: arguments.field.clone(), ..Source::default() };
+        let source = || Source {
+            paths: vec![path.clone()],
+            field: arguments.field.clone(),
+            longest_document_bytes: LONGEST_DOCUMENT_BYTES,
+            ..Source::default()
+        };
         let nothing: &mut Converted = &mut || None;
         Ok(match &self.model {
             Model::Decoder(model) => {

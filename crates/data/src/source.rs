@@ -213,7 +213,10 @@ fn matches(pattern: &str, found: &mut Found) -> Result<()> {
     let paths = glob::glob_with(pattern, options)
         .map_err(|error| Error::Pattern { pattern: pattern.to_owned(), reason: error.msg })?;
     let before = found.count();
-    for path in paths {
+    for path in crate::guard::caught(|| paths.collect::<Vec<_>>()).map_err(|_| Error::Pattern {
+        pattern: pattern.to_owned(),
+        reason: "a name in the folders that it looks into is not UTF-8: rename that, or give the folder itself",
+    })? {
         let path = path.map_err(|error| std::io::Error::other(error.to_string()))?;
         let metadata = fs_err::metadata(&path)?;
         if let (Some(format), false) = (Format::of(&path), metadata.is_dir()) {

@@ -2,7 +2,6 @@
 
 mod bytes;
 mod files;
-mod guard;
 mod loaded;
 mod stream;
 mod training;
@@ -16,7 +15,6 @@ use crate::error::{Error, Result};
 use loaded::Loaded;
 
 pub use bytes::END_OF_DOCUMENT;
-pub use guard::inside_tokenizer;
 pub use stream::TextStream;
 pub use training::{SAMPLE_BYTES, SampleSize, TrainedTokenizer, train_tokenizer};
 

@@ -6,7 +6,7 @@ use kernels::packed::WeightType;
 use kernels::team::Team;
 use model::Decoder;
 use model::engine::{CacheType, Engine, EngineWeights, Keep, Rows};
-use objective::{Chooser, Drafter, Greedy, Verified};
+use objective::{Begun, Chooser, Drafter, Greedy, Verified};
 use tensor::{Ops, Params};
 
 use crate::error::{Error, Result};
@@ -142,6 +142,8 @@ impl<'a> Target<'a> {
         self.length = 0;
         self.tapped.verified = 0;
         self.drafting = drafting && self.drafter.is_some();
+        // What a draft began that was never verified is of another text.
+        drop(self.drafter.and_then(Drafter::begun));
         let last_layer = self.decoder.blocks.len() - 1;
         let last_slot = self.decoder.blocks[last_layer].attention().slot;
         // The rest of the last layer's rows is there for keys and values, unless the drafter reads them.
@@ -261,13 +263,17 @@ impl<'a> Target<'a> {
         engine.stand_at(self.length);
         self.tokens.truncate(self.length);
         self.tokens.extend_from_slice(tokens);
-        let embedded = decoder.embed(engine, tokens);
         let mut tap = |engine: &mut Engine, layer: usize, states: &Rows| {
             for (index, _) in taps.iter().enumerate().filter(|(_, tap)| **tap == layer) {
                 tapped.collected.push((index, engine.share(states)));
             }
         };
-        let states = decoder.run_blocks(engine, embedded, 0..decoder.blocks.len(), &mut tap);
+        let begun = if self.drafting { self.drafter.and_then(Drafter::begun) } else { None };
+        let (first, begun) = match begun.filter(|begun| tokens.starts_with(&begun.tokens)) {
+            Some(begun) => (begun.blocks, finish_begun(engine, decoder, begun, tokens, self.length)),
+            None => (0, decoder.embed(engine, tokens)),
+        };
+        let states = decoder.run_blocks(engine, begun, first..decoder.blocks.len(), &mut tap);
         tapped.collected.sort_unstable_by_key(|(index, _)| *index);
         tapped.states.extend(tapped.collected.drain(..).map(|(_, states)| states));
         self.pending = tokens.len();
@@ -298,4 +304,18 @@ impl<'a> Target<'a> {
         };
         drafter.draft(&mut self.engine, self.decoder, &verified, length, chooser);
     }
+}
+
+/// Brings the rows that drafting has not run to where those stand that it has, and puts all of them together.
+fn finish_begun(engine: &mut Engine, decoder: &Decoder, begun: Begun, tokens: &[u32], length: usize) -> Rows {
+    let Begun { blocks, states, .. } = begun;
+    let rest = &tokens[states.rows..];
+    if rest.is_empty() {
+        return states;
+    }
+    engine.stand_at(length + states.rows);
+    let embedded = decoder.embed(engine, rest);
+    let rest = decoder.run_blocks(engine, embedded, 0..blocks, &mut |_, _, _| {});
+    engine.stand_at(length);
+    engine.stack(vec![states, rest])
 }

@@ -10,7 +10,7 @@ mod loss;
 mod method;
 mod registers;
 
-pub use draft::{Chooser, Drafter, Greedy, Verified};
+pub use draft::{Begun, Chooser, Drafter, Greedy, Verified};
 pub use error::{Error, Result};
 pub use heads::{HeadKind, HeadStart, HeadTaps, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
 pub use loss::{Objective, Window};

@@ -425,6 +425,8 @@ pub struct Generate {
     /// Where drafts come from.
     #[arg(long, value_enum, default_value_t)]
     pub draft: DraftSource,
+    #[command(flatten)]
+    pub exit: ExitDraft,
     /// Length of a draft: `auto` is as long as what drafts reaches, `off` decodes plainly.
     #[arg(long, default_value = "auto", value_name = "auto|off|N")]
     pub speculate: String,
@@ -464,8 +466,24 @@ pub enum DraftSource {
     Heads,
     /// What followed the last tokens earlier in the text; needs no training.
     Lookup,
+    /// The model's own early layers, see --exit-layer; needs no training.
+    Exit,
     /// No drafts.
     None,
+}
+
+/// How the early layers draft; shared by the verbs that decode.
+#[derive(Debug, Args)]
+pub struct ExitDraft {
+    /// With --draft exit: layers that draft. Default: half of them.
+    #[arg(long, value_name = "N")]
+    pub exit_layer: Option<usize>,
+    /// With --draft exit: drafting goes on while the first choice leads the second by this probability.
+    #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true)]
+    pub exit_threshold: f64,
+    /// With --draft exit: drafting goes on while this probe of `sakiyomi lens probe` says that the first choice is settled.
+    #[arg(long, value_name = "FILE")]
+    pub exit_probe: Option<PathBuf>,
 }
 
 /// Where prompts come from; shared by verify and bench.
@@ -493,6 +511,8 @@ pub struct Verify {
     /// Where drafts come from.
     #[arg(long, value_enum, default_value_t)]
     pub draft: DraftSource,
+    #[command(flatten)]
+    pub exit: ExitDraft,
     /// Tokens to draw in each of the twelve cases in which sampling is tested; 0 tests greedy decoding only.
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub draws: usize,
@@ -516,6 +536,8 @@ pub struct Bench {
     /// Where drafts come from.
     #[arg(long, value_enum, default_value_t)]
     pub draft: DraftSource,
+    #[command(flatten)]
+    pub exit: ExitDraft,
     /// Measure each way this many times, in turn.
     #[arg(long, default_value_t = 5)]
     pub repeats: usize,

@@ -171,7 +171,10 @@ impl<'a> Run<'a> {
             Some(events) => events,
             None => {
                 fs_err::create_dir_all(folder.path())?;
-                EventWriter::append(&folder.events())?
+                let events = EventWriter::append(&folder.events())?;
+                // While the text was read, another run may have begun here, and ended.
+                folder.check(config, resume)?;
+                events
             }
         };
         folder.store(config)?;

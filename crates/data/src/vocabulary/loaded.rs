@@ -6,7 +6,7 @@ use serde_json::json;
 use tokenizers::Tokenizer;
 
 use super::bytes::pretty;
-use super::guard::guarded;
+use super::files::guarded;
 use crate::chat::ChatTemplate;
 use crate::error::Result;
 

@@ -42,7 +42,11 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         (None, Some(checkpoint)) => checkpoint,
         (None, None) => anyhow::bail!("give a checkpoint folder or a verb"),
     };
-    let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?;
+    let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?.with_exit(
+        arguments.draft,
+        &arguments.exit,
+        checkpoint,
+    )?;
     let prompts = arguments.prompts.read(&loaded)?;
     // A round that is taken to be right may go beyond what was asked for.
     let beyond = loaded.longest_draft(arguments.draft)? + 1;

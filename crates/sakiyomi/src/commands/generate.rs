@@ -33,7 +33,11 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         Some(file) => text_file::read(file)?,
         None => arguments.prompt.clone(),
     };
-    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?;
+    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?.with_exit(
+        arguments.draft,
+        &arguments.exit,
+        &arguments.checkpoint,
+    )?;
     let ids = if arguments.chat { loaded.encode_chat(&prompt)? } else { loaded.encode(&prompt)? };
     anyhow::ensure!(
         !ids.is_empty(),
@@ -124,7 +128,7 @@ fn statistics_line(statistics: &Statistics) -> String {
         .map(|share| share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0)))
         .collect();
     format!(
-        "{} tokens in {} forwards: {:.2} tokens per forward, acceptance per depth [{}], {:.0} tokens/s",
+        "{} tokens, the first from the prompt, the others in {} forwards: {:.2} tokens per forward, acceptance per depth [{}], {:.0} tokens/s",
         statistics.new_tokens(),
         statistics.forwards,
         statistics.tokens_per_forward().unwrap_or(0.0),

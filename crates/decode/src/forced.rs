@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use kernels::argmax::argmax;
+use objective::Greedy;
 
 use crate::error::{Error, Result};
 use crate::statistics::Statistics;
@@ -41,11 +42,14 @@ pub fn forced(
     let mut owed = 0.0;
     while statistics.committed_tokens + 1 < new_tokens {
         if draft_length > 0 {
-            rows.extend_from_slice(&target.draft(draft_length).tokens);
+            let mut drafted = Greedy::default();
+            target.draft(rows[0], draft_length, &mut drafted);
+            rows.extend_from_slice(&drafted.tokens);
         }
+        let drafted = rows.len() - 1;
         let logits = target.forward(&rows)?;
         owed += tokens_per_forward.min(most as f64);
-        let committed = (owed as usize).clamp(1, most);
+        let committed = (owed as usize).clamp(1, rows.len());
         owed -= committed as f64;
         // Every row is decided, as it would be if all were accepted.
         let decided = (0..logits.rows).map(|row| argmax(logits.row(row)) as u32).nth(committed - 1);
@@ -55,8 +59,9 @@ pub fn forced(
         rows.extend(decided);
         statistics.forwards += 1;
         statistics.committed_tokens += committed;
-        for depth in 1..=draft_length.min(committed) {
-            statistics.count_draft(depth, depth < committed);
+        for depth in 1..=drafted.min(committed) {
+            let accepted = depth < committed;
+            statistics.count_draft(depth, accepted, f64::from(u8::from(accepted)));
         }
     }
     statistics.first_token_seconds = (first_at - start).as_secs_f64();

@@ -8,7 +8,7 @@ mod error;
 mod heads;
 mod loss;
 
-pub use draft::{Draft, Drafter, Verified};
+pub use draft::{Chooser, Drafter, Greedy, Verified};
 pub use error::{Error, Result};
 pub use heads::{HeadKind, HeadStart, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
 pub use loss::{Objective, Window};

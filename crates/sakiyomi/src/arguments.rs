@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use kernels::packed::WeightType;
 use model::engine::CacheType;
 
@@ -46,7 +46,7 @@ pub enum Verb {
     Quantize(Quantize),
     /// Continue a prompt.
     Generate(Generate),
-    /// Check that decoding with drafts gives the same tokens as decoding without.
+    /// Check that drafts change nothing: the same tokens in greedy decoding, the same distribution in sampling.
     Verify(Verify),
     /// Tokens per second of a checkpoint, plain and with drafts in turn; or the speed of one part, see its verbs.
     Bench(Bench),
@@ -271,9 +271,10 @@ pub struct Generate {
     #[arg(long, default_value_t = 256)]
     pub max_new_tokens: usize,
     /// Where drafts come from.
-    #[arg(long, default_value = "heads", value_parser = ["heads", "none"])]
-    pub draft: String,
-    /// Length of a draft: `auto` is as long as the heads reach, `off` decodes plainly.
+    #[arg(long, value_enum, default_value_t)]
+    pub draft: DraftSource,
+    /// Length of a draft: `auto` is what gives most tokens per second here and now, none included (as long as can be when
+    /// sampling); `off` decodes plainly.
     #[arg(long, default_value = "auto", value_name = "auto|off|N")]
     pub speculate: String,
     /// Stop before this text (repeatable).
@@ -302,6 +303,20 @@ pub struct Packing {
     pub cache: CacheType,
 }
 
+/// Where drafts come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DraftSource {
+    /// What the checkpoint was trained to draft with; nothing, where it was not.
+    #[default]
+    Auto,
+    /// Parallel heads of the checkpoint.
+    Heads,
+    /// What followed the last tokens earlier in the text; needs no training.
+    Lookup,
+    /// No drafts.
+    None,
+}
+
 /// Where prompts come from; shared by verify and bench.
 #[derive(Debug, Args)]
 pub struct Prompts {
@@ -324,6 +339,15 @@ pub struct Verify {
     pub packing: Packing,
     #[command(flatten)]
     pub prompts: Prompts,
+    /// Where drafts come from.
+    #[arg(long, value_enum, default_value_t)]
+    pub draft: DraftSource,
+    /// Tokens to draw in each of the twelve cases in which sampling is tested; 0 tests greedy decoding only.
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    pub draws: usize,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -338,9 +362,15 @@ pub struct Bench {
     pub packing: Packing,
     #[command(flatten)]
     pub prompts: Prompts,
+    /// Where drafts come from.
+    #[arg(long, value_enum, default_value_t)]
+    pub draft: DraftSource,
     /// Measure each way this many times, in turn.
     #[arg(long, default_value_t = 5)]
     pub repeats: usize,
+    /// Tell acceptance at this temperature (repeatable); speed is measured at the first.
+    #[arg(long, value_name = "T", default_value = "0", allow_negative_numbers = true)]
+    pub temperature: Vec<f32>,
     /// Do not stop at the model's end tokens.
     #[arg(long)]
     pub ignore_end: bool,

@@ -3,11 +3,14 @@
 mod decode_cost;
 
 use comfy_table::{CellAlignment, Table, presets};
-use decode::{DecodeSettings, MeasureSettings, Measurement, Speed, measure};
-use objective::{Drafter, Objective};
+use decode::{
+    Acceptance, DecodeSettings, Estimate, MeasureSettings, Measurement, SamplingSettings, Speed, acceptance,
+    measure,
+};
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
+use super::round_costs;
 use crate::arguments::{Bench, BenchPart};
 use crate::failure::Verdict;
 use crate::output::Output;
@@ -25,7 +28,12 @@ struct Benched {
     tokens_per_forward: Option<f64>,
     speedup: f64,
     measurement: Measurement,
+    /// With drafts of the greatest length, at each temperature.
+    acceptance: Vec<Acceptance>,
 }
+
+/// Tokens of a draft, at most.
+const MOST_DRAFTS: usize = 64;
 
 /// Bytes of the bandwidth probe beside the figures.
 const PROBE_BYTES: usize = 128 << 20;
@@ -41,17 +49,29 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
     let longest =
         prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);
     // A round that is taken to be right may go beyond what was asked for.
-    let most_drafts = loaded.checkpoint.objective.drafter().map_or(0, Drafter::longest);
-    let mut target = loaded.target(longest.saturating_add(most_drafts + 1))?;
+    let room = longest.saturating_add(MOST_DRAFTS);
+    let mut target = loaded.target_drafting(room, arguments.draft)?;
+    let sampling = |temperature| SamplingSettings { temperature, ..SamplingSettings::default() };
+    arguments.temperature.iter().try_for_each(|temperature| sampling(*temperature).validate())?;
     let settings = MeasureSettings {
         decoding: DecodeSettings {
             max_new_tokens: arguments.prompts.max_new_tokens,
             end_tokens: if arguments.ignore_end { Vec::new() } else { loaded.end_tokens() },
-            ..DecodeSettings::default()
+            sampling: sampling(arguments.temperature.first().copied().unwrap_or_default()),
+            draft_length: target.longest_draft(),
         },
         draft_lengths: (1..=target.longest_draft()).collect(),
         repeats: arguments.repeats,
         force_acceptance: arguments.force_acceptance,
+        auto: match arguments.force_acceptance {
+            Some(_) => None,
+            None => {
+                let drafts = format!("{:?}", arguments.draft);
+                let positions = round_costs::positions(target.longest_draft());
+                let mut measured = loaded.target_drafting(positions, arguments.draft)?;
+                round_costs::policy(&loaded, &drafts, &mut measured, threads, output)?
+            }
+        },
     };
     let bandwidth = kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 3) / 1e9;
     let mut counter = None;
@@ -59,6 +79,13 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         counter.get_or_insert_with(|| Counter::new("measuring", of)).set(done, output, String::new);
     })?;
     counter.iter().for_each(Counter::finish);
+    let mut reached = Vec::new();
+    if target.longest_draft() > 0 {
+        for temperature in &arguments.temperature {
+            let decoding = DecodeSettings { sampling: sampling(*temperature), ..settings.decoding.clone() };
+            reached.push(acceptance(&mut target, &prompts, &decoding)?);
+        }
+    }
     let fastest =
         measurement.drafted.iter().max_by(|a, b| a.speed.speedup.median.total_cmp(&b.speed.speedup.median));
     let benched = Benched {
@@ -72,6 +99,7 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         tokens_per_forward: fastest.and_then(|drafted| drafted.speed.statistics.tokens_per_forward()),
         speedup: fastest.map_or(1.0, |drafted| drafted.speed.speedup.median),
         measurement,
+        acceptance: reached,
     };
     output.result(&benched, || benched.text())?;
     Ok(Verdict::Done)
@@ -105,12 +133,34 @@ impl Benched {
             let cost = format!("{:.2}", drafted.round_cost.median);
             add(format!("{} tokens", drafted.draft_length), &drafted.speed, cost);
         }
+        if let Some(auto) = &self.measurement.auto {
+            add("auto".to_owned(), auto, "-".to_owned());
+        }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!(
-            "{} prompts, {} repeats in turn, {} weights, memory read at {:.1} GB/s before\n{table}",
-            self.measurement.prompts, self.measurement.repeats, self.weights, self.read_gb_per_s_before
+            "{} prompts, {} repeats in turn, {} weights, memory read at {:.1} GB/s before\n{table}{}",
+            self.measurement.prompts,
+            self.measurement.repeats,
+            self.weights,
+            self.read_gb_per_s_before,
+            self.acceptance.iter().map(accepted).collect::<String>()
         )
     }
+}
+
+/// One line of each depth would be too many: observed share, its interval, and what was expected.
+fn accepted(acceptance: &Acceptance) -> String {
+    let depth = |depth: &decode::DepthAcceptance| {
+        let Estimate { value, low, high } = depth.observed;
+        format!("{value:.3} [{low:.3}, {high:.3}] ({:.3})", depth.expected)
+    };
+    let depths: Vec<String> = acceptance.depths.iter().map(depth).collect();
+    let Estimate { value, low, high } = acceptance.tokens_per_forward;
+    format!(
+        "\ntemperature {}: {value:.3} tokens per forward [{low:.3}, {high:.3}]; acceptance per depth, 95 % interval, expected: {}",
+        acceptance.temperature,
+        depths.join(", ")
+    )
 }

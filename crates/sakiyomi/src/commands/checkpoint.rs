@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use decode::Target;
+use decode::{Lookup, Target};
 use kernels::packed::WeightType;
 use kernels::team::Team;
 use model::engine::{CacheType, EngineWeights};
-use objective::Objective;
+use objective::{Drafter, Objective};
 use train::Checkpoint;
 
-use crate::arguments::Packing;
+use crate::arguments::{DraftSource, Packing};
+
+const LOOKUP: Lookup = Lookup { longest: 8, most_matching: 3 };
 
 /// A checkpoint, its weights packed, and threads to decode with.
 pub struct Loaded {
@@ -64,19 +66,45 @@ impl Loaded {
         &self.weights
     }
 
+    /// How its keys and values are held.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache
+    }
+
     /// How its weights are held.
     pub fn weight_type(&self) -> WeightType {
         self.weights.weight_type()
     }
 
-    /// Something to decode with, for sequences of up to `positions` tokens or the model's context, whichever is less.
+    /// Something to decode with, for sequences of up to `positions` tokens or the model's context, whichever is less; drafts
+    /// are what the checkpoint was trained to draft with.
     pub fn target(&self, positions: usize) -> anyhow::Result<Target<'_>> {
-        let Checkpoint { decoder, objective, .. } = &self.checkpoint;
+        self.target_drafting(positions, DraftSource::Auto)
+    }
+
+    /// As [`Self::target`] with drafts from `source`.
+    pub fn target_drafting(&self, positions: usize, source: DraftSource) -> anyhow::Result<Target<'_>> {
+        let decoder = &self.checkpoint.decoder;
         let capacity = positions.min(decoder.config.context);
         let (weights, team) = (Arc::clone(&self.weights), Arc::clone(&self.team));
-        let mut target = Target::new(decoder, objective.drafter(), weights, team, capacity)?;
+        let mut target = Target::new(decoder, self.drafter(source)?, weights, team, capacity)?;
         target.hold_cache_as(self.cache);
         Ok(target)
+    }
+
+    fn drafter(&self, source: DraftSource) -> anyhow::Result<Option<&dyn Drafter>> {
+        let objective = &self.checkpoint.objective;
+        Ok(match source {
+            DraftSource::Auto => objective.drafter(),
+            DraftSource::Heads => match objective.drafter().filter(|_| objective.kind() == "heads") {
+                Some(heads) => Some(heads),
+                None => anyhow::bail!(
+                    "--draft heads: this checkpoint has no parallel heads; use auto, lookup or none"
+                ),
+            },
+            DraftSource::Lookup => Some(&LOOKUP),
+            DraftSource::None => None,
+        })
     }
 
     /// Tokens of a prompt, after the token that begins a document where the vocabulary has one.

@@ -13,6 +13,7 @@ mod machine;
 mod prompts;
 mod quantize;
 mod report;
+mod round_costs;
 mod sweep;
 mod text_file;
 mod train;

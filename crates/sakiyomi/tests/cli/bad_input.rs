@@ -192,6 +192,8 @@ fn decoding_settings_that_cannot_work_are_named() {
     place.copy_checkpoint(CHECKPOINT, "plain");
     place.remove("plain/mtp.json");
     place.refuses(&["verify", "plain"], &["no heads"]);
+    place.refuses(&["generate", "plain", "--draft", "heads"], &["--draft heads", "no parallel heads"]);
+    place.refuses(&["bench", CHECKPOINT, "--temperature", "-1"], &["temperature"]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn drafts_never_change_the_text() {
         for length in ["1", "2", "3", "auto"] {
             assert_eq!(text(length), plain, "{head}, drafts of {length}");
         }
-        let verified = place.succeeds(&["verify", CHECKPOINT, "--max-new-tokens", "20"]);
+        let verified = place.succeeds(&["verify", CHECKPOINT, "--max-new-tokens", "20", "--draws", "0"]);
         assert!(verified.starts_with("identical: 8 prompts"), "{verified}");
     }
 }
@@ -71,7 +71,7 @@ fn heads_are_added_to_a_plain_checkpoint_that_stays_as_it_is() {
             place.succeeds(&["generate", checkpoint, "--prompt", "the", "--max-new-tokens", "24"])
         };
         assert_eq!(generate(&with_heads), generate(CHECKPOINT));
-        place.succeeds(&["verify", &with_heads, "--max-new-tokens", "12", "--count", "3"]);
+        place.succeeds(&["verify", &with_heads, "--max-new-tokens", "12", "--count", "3", "--draws", "0"]);
     }
 }
 

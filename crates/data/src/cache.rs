@@ -18,6 +18,7 @@ use crate::digest::Digest;
 use crate::documents::{Document, Documents};
 use crate::error::{Error, Result};
 use crate::source::{Source, TextFile};
+use crate::unfinished;
 use crate::vocabulary::Vocabulary;
 use layout::Writer;
 
@@ -148,7 +149,7 @@ fn begin_part(folder: &Path, name: &str) -> Result<tempfile::NamedTempFile> {
             let _ = fs_err::remove_file(entry.path());
         }
     }
-    let part = tempfile::Builder::new().prefix(PART).suffix(name).tempfile_in(folder)?;
+    let part = unfinished::shared(tempfile::Builder::new().prefix(PART).suffix(name)).tempfile_in(folder)?;
     // A file system without locks only loses the cleaning up.
     let _ = part.as_file().lock();
     Ok(part)

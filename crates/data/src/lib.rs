@@ -21,6 +21,7 @@ pub mod spans;
 pub mod split;
 pub mod tales;
 mod token_file;
+mod unfinished;
 pub mod vocabulary;
 
 pub use batch::{Batch, NO_TARGET, PADDING};
@@ -33,4 +34,5 @@ pub use show::{ShownToken, show_row};
 pub use source::Source;
 pub use spans::repeated_span_share;
 pub use split::{SplitRule, split};
+pub use unfinished::unfinished_file;
 pub use vocabulary::{TextStream, Vocabulary};

@@ -49,6 +49,7 @@ pub fn forced(
         let drafted = rows.len() - 1;
         let logits = target.forward(&rows)?;
         owed += tokens_per_forward.min(most as f64);
+        // A drafter may have proposed less than it was asked for.
         let committed = (owed as usize).clamp(1, rows.len());
         owed -= committed as f64;
         // Every row is decided, as it would be if all were accepted.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tensor::{Activation, AttentionSpec, HeadNorms, Linear, Norm, NormKind, Ops, ParamId, Params, RopeTable};
+use tensor::{
+    Activation, AttentionSpec, HeadNorms, Linear, Norm, NormKind, Ops, ParamId, Params, Part, RopeTable,
+};
 
 use crate::config::{ActivationForm, DecoderConfig, NormForm};
 use crate::error::{Error, Result};
@@ -97,6 +99,14 @@ impl Block {
         add(ops, inner, self.down, self.ffn_post_norm.as_ref(), x)
     }
 
+    /// Lets attention store keys and values of `x`, for rows that do not run through the block; gives what attention would have
+    /// read, which is of no use.
+    pub fn propagate<O: Ops>(&self, ops: &mut O, x: &O::Var) -> O::Var {
+        let normed = ops.norm(x, &self.attention_norm);
+        let qkv = ops.linear(normed, &self.qkv);
+        ops.attention(qkv, &self.attention)
+    }
+
     /// The cache that an engine keeps for it.
     pub fn attention(&self) -> &AttentionSpec {
         &self.attention
@@ -113,6 +123,12 @@ impl Block {
             .into_iter()
             .chain(&self.attention_post_norm)
             .chain(&self.ffn_post_norm)
+    }
+}
+
+impl Part for Block {
+    fn forward<O: Ops>(&self, ops: &mut O, x: O::Var) -> O::Var {
+        self.forward(ops, x)
     }
 }
 

@@ -84,7 +84,7 @@ impl Decoder {
         tap: &mut dyn FnMut(&mut O, usize, &O::Var),
     ) -> O::Var {
         for layer in layers {
-            x = self.blocks[layer].forward(ops, x);
+            x = ops.run(&self.blocks[layer], x);
             tap(ops, layer, &x);
         }
         x

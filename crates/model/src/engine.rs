@@ -454,6 +454,7 @@ impl Ops for Engine {
             Activation::SiluGated => kernels::swiglu::forward(&x.data, out.width, &mut out.data),
             Activation::GeluGated => kernels::gelu::gated_forward(&x.data, out.width, &mut out.data),
             Activation::Gelu => kernels::gelu::forward(&x.data, &mut out.data),
+            Activation::GeluErf => kernels::gelu_erf::forward(&x.data, &mut out.data),
         }
         self.recycle(x);
         out

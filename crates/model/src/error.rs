@@ -219,6 +219,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// Something that a model is to look at is not what it takes.
+    #[error("{reason}")]
+    Input {
+        /// What it is, and what the model takes.
+        reason: String,
+    },
+
     /// A folder that was to be replaced may hold something of the user's.
     #[error("{} {reason}; choose a new or an empty folder", .folder.display())]
     WontReplace {
@@ -227,6 +234,12 @@ pub enum Error {
         /// What stands there.
         reason: &'static str,
     },
+}
+
+impl Error {
+    pub(crate) fn input(reason: impl Into<String>) -> Self {
+        Self::Input { reason: reason.into() }
+    }
 }
 
 /// Names of tensors, of which only the first few are shown.

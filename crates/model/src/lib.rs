@@ -5,11 +5,13 @@ mod block;
 pub mod checkpoint;
 mod config;
 mod decoder;
+pub mod encoder;
 pub mod engine;
 mod error;
 mod families;
 pub mod presets;
 mod rope;
+pub mod taps;
 mod tensors;
 
 pub use block::Block;

@@ -10,5 +10,5 @@ mod loss;
 
 pub use draft::{Chooser, Drafter, Greedy, Verified};
 pub use error::{Error, Result};
-pub use heads::{HeadKind, HeadStart, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
+pub use heads::{HeadKind, HeadStart, HeadTaps, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
 pub use loss::{Objective, Window};

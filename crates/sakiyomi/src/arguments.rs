@@ -50,6 +50,11 @@ pub enum Verb {
     Verify(Verify),
     /// Tokens per second of a checkpoint, plain and with drafts in turn; or the speed of one part, see its verbs.
     Bench(Bench),
+    /// In which layer a model decides what, and what that is good for.
+    Lens {
+        #[command(subcommand)]
+        verb: crate::commands::lens::LensVerb,
+    },
     /// One HTML page from run folders.
     Report(Report),
 }
@@ -384,6 +389,8 @@ pub struct Bench {
 pub enum BenchPart {
     /// Milliseconds of one run of a model by its number of rows, and the share of the memory's speed that it reaches.
     Decode(BenchDecode),
+    /// The training step on which speed is compared: 8 layers, width 384, 6 heads, SwiGLU 1024, tied, 8 rows of 256 random tokens.
+    Step(BenchStep),
 }
 
 #[derive(Debug, Args)]
@@ -411,6 +418,31 @@ pub struct BenchDecode {
     /// Also decode with drafts by the heads, so many of them taken to be right that a forward gives X tokens on average.
     #[arg(long, value_name = "X")]
     pub force_acceptance: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchStep {
+    /// Precision of the products.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    pub dtype: String,
+    /// Tokens predicted from each position, the next one included. Their parameters are taken from the trunk.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub heads: usize,
+    /// What a head is made of.
+    #[arg(long, default_value = "layer", value_parser = ["linear", "layer", "causal", "anticausal"])]
+    pub head_kind: String,
+    /// Ids of the vocabulary.
+    #[arg(long, default_value_t = 8192)]
+    pub vocab: usize,
+    /// Steps that are timed, at least, after two that are not.
+    #[arg(long, default_value_t = 6)]
+    pub steps: usize,
+    /// Seconds that are timed, at least.
+    #[arg(long, default_value_t = 8.0)]
+    pub seconds: f64,
+    /// Keep only the input of each layer, and compute the rest again.
+    #[arg(long)]
+    pub recompute: bool,
 }
 
 #[derive(Debug, Args)]

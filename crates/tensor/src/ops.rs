@@ -70,6 +70,8 @@ pub enum Activation {
     GeluGated,
     /// `gelu(x)`, GELU in its tanh form.
     Gelu,
+    /// `gelu(x)`, GELU as it is defined, with the error function.
+    GeluErf,
 }
 
 impl Activation {
@@ -77,7 +79,7 @@ impl Activation {
     pub fn inputs(self) -> usize {
         match self {
             Self::SiluGated | Self::GeluGated => 2,
-            Self::Gelu => 1,
+            Self::Gelu | Self::GeluErf => 1,
         }
     }
 }
@@ -117,6 +119,12 @@ impl AttentionSpec {
     }
 }
 
+/// A part of a model, written over [`Ops`] like the whole.
+pub trait Part: Clone + Send + Sync + 'static {
+    /// `[rows, width]` to `[rows, width]`.
+    fn forward<O: Ops>(&self, ops: &mut O, x: O::Var) -> O::Var;
+}
+
 /// Operations on values of shape `[rows, width]`; rows are the positions of one or several sequences, and the implementer
 /// knows where each stands and what it may see.
 ///
@@ -124,6 +132,14 @@ impl AttentionSpec {
 pub trait Ops {
     /// A value `[rows, width]`.
     type Var;
+
+    /// `part(x)`. An implementer that runs back may keep `x` alone, and run the part again when it needs the values inside.
+    fn run<P: Part>(&mut self, part: &P, x: Self::Var) -> Self::Var
+    where
+        Self: Sized,
+    {
+        part.forward(self, x)
+    }
 
     /// Another handle on `x`, which then may be used up once more.
     fn share(&mut self, x: &Self::Var) -> Self::Var;

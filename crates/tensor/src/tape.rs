@@ -5,16 +5,23 @@
 //! contribution in the gradient of the trunk's output; at last the trunk runs back to the start.
 
 mod backward;
+mod encoding;
+mod linear;
 mod loss;
 mod norms;
+mod recompute;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use kernels::matmul::{View, ViewMut, Write, product_nt};
+use kernels::full_attention::FullAttention;
+use kernels::matmul::{Precision, Write};
+
+use recompute::TapePart;
 
 use crate::{
     Activation, Arena, AttentionSpec, Embedding, Gradients, HeadNorms, Linear, LossSum, Norm, Ops, ParamId,
-    Params,
+    Params, Part,
 };
 
 /// Where the rows of a batch stand and what they see. Rows are `[batch, length]`, batch outermost.
@@ -59,8 +66,8 @@ pub struct Var(usize);
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(usize);
 
-#[derive(Debug)]
 enum Op {
+    Input,
     Embed { embedding: Embedding, tokens: Vec<u32> },
     Norm { x: usize, norm: Norm, inverse_rms: Vec<f32> },
     NormAdd { x: usize, norm: Norm, inverse_rms: Vec<f32>, residual: usize },
@@ -68,8 +75,10 @@ enum Op {
     LinearAdd { x: usize, map: Linear, residual: usize },
     HeadNorm { qkv: usize, norms: HeadNorms, columns: HeadColumns, inverse_rms: Vec<f32> },
     Attention { qkv: usize, spec: AttentionSpec, log_sum_exp: Vec<f32> },
+    FullAttention { queries: usize, memory: usize, shape: FullAttention },
     Activate { x: usize, activation: Activation },
     SoftCap { x: usize, cap: f32 },
+    Recomputed { x: usize, part: Arc<dyn TapePart> },
 }
 
 /// Where query heads and key heads stand in a row.
@@ -79,7 +88,6 @@ struct HeadColumns {
     keys: kernels::head_norm::Heads,
 }
 
-#[derive(Debug)]
 struct Node {
     op: Op,
     rows: usize,
@@ -98,6 +106,8 @@ pub struct Tape<'a> {
     gradients: Option<&'a mut Gradients>,
     arena: &'a mut Arena,
     layout: &'a Layout,
+    precision: Precision,
+    recomputes: bool,
     nodes: Vec<Node>,
 }
 
@@ -109,12 +119,34 @@ impl<'a> Tape<'a> {
         arena: &'a mut Arena,
         layout: &'a Layout,
     ) -> Self {
-        Self { params, gradients: Some(gradients), arena, layout, nodes: Vec::new() }
+        Self { gradients: Some(gradients), ..Self::evaluation(params, arena, layout) }
     }
 
     /// A tape that only computes: values are freed when they were used for the last time.
     pub fn evaluation(params: &'a Params, arena: &'a mut Arena, layout: &'a Layout) -> Self {
-        Self { params, gradients: None, arena, layout, nodes: Vec::new() }
+        Self {
+            params,
+            gradients: None,
+            arena,
+            layout,
+            precision: Precision::F32,
+            recomputes: false,
+            nodes: Vec::new(),
+        }
+    }
+
+    /// The same, with the factors of linear maps and of the unembedding in `precision`. All else is f32: norms, attention,
+    /// activations, softmax, losses, what the tape keeps, and sums.
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The same; with `recomputes`, the parts of a model ([`Ops::run`]) keep their input only and run forward again when
+    /// backward comes to them. The gradients have the same bits.
+    pub fn recomputing(mut self, recomputes: bool) -> Self {
+        self.recomputes = recomputes && self.gradients.is_some();
+        self
     }
 
     /// The parameters that it reads.
@@ -127,9 +159,20 @@ impl<'a> Tape<'a> {
         &self.nodes[var.0].value
     }
 
+    /// The values of `var`, to be changed. What was computed from them before stays as it was, and a training tape would
+    /// differentiate at the wrong place: this is for looking into a model, not for training it.
+    pub fn value_mut(&mut self, var: &Var) -> &mut [f32] {
+        &mut self.nodes[var.0].value
+    }
+
     /// The present end of the tape.
     pub fn mark(&self) -> Mark {
         Mark(self.nodes.len())
+    }
+
+    /// Frees everything: what it held serves the next tape on the same arena.
+    pub fn forget(mut self) {
+        self.forget_to(Mark(0));
     }
 
     /// Frees everything after `mark`.
@@ -177,43 +220,14 @@ impl<'a> Tape<'a> {
             self.arena.give(value);
         }
     }
-
-    /// `y[:, offset..] (+)= x W^T (+ b)` into rows `stride` wide.
-    fn apply(
-        &self,
-        x: &Node,
-        map: &Linear,
-        y: &mut [f32],
-        stride: usize,
-        offset: usize,
-        write: Write,
-    ) -> usize {
-        let (outputs, inputs) = self.params.matrix_shape(map.weight);
-        assert_eq!(
-            inputs,
-            x.width,
-            "{}: inputs and the width of x disagree",
-            self.params.get(map.weight).name
-        );
-        let columns = &mut y[offset..];
-        product_nt(
-            View::new(&x.value, x.rows, inputs),
-            View::new(self.params.data(map.weight), outputs, inputs),
-            ViewMut::strided(columns, x.rows, outputs, stride),
-            write,
-        );
-        if let Some(bias) = map.bias {
-            let bias = self.params.data(bias);
-            for row in columns.chunks_mut(stride) {
-                kernels::vector::add_assign(&mut row[..outputs], bias);
-            }
-        }
-        outputs
-    }
 }
 
 impl Ops for Tape<'_> {
     type Var = Var;
+
+    fn run<P: Part>(&mut self, part: &P, x: Var) -> Var {
+        if self.recomputes { self.run_and_forget(part, x) } else { part.forward(self, x) }
+    }
 
     fn share(&mut self, x: &Var) -> Var {
         self.nodes[x.0].handles += 1;
@@ -267,10 +281,7 @@ impl Ops for Tape<'_> {
         let width = maps.iter().map(|map| self.params.matrix_shape(map.weight).0).sum();
         let rows = self.nodes[x.0].rows;
         let mut value = self.arena.take(rows * width);
-        let mut offset = 0;
-        for map in maps {
-            offset += self.apply(&self.nodes[x.0], map, &mut value, width, offset, Write::Overwrite);
-        }
+        self.apply(x.0, maps, &mut value, width, Write::Overwrite);
         let trained = maps.iter().any(|map| self.map_trained(map));
         let requires = self.nodes[x.0].requires_gradient || trained;
         self.consume(x.0, trained);
@@ -281,7 +292,7 @@ impl Ops for Tape<'_> {
         let (rows, width) = (self.nodes[residual.0].rows, self.nodes[residual.0].width);
         let mut value = self.arena.take(rows * width);
         value.copy_from_slice(&self.nodes[residual.0].value);
-        self.apply(&self.nodes[x.0], &map, &mut value, width, 0, Write::Add);
+        self.apply(x.0, &[map], &mut value, width, Write::Add);
         let trained = self.map_trained(&map);
         let requires =
             self.nodes[x.0].requires_gradient || self.nodes[residual.0].requires_gradient || trained;
@@ -335,6 +346,7 @@ impl Ops for Tape<'_> {
             Activation::SiluGated => kernels::swiglu::forward(&input.value, width, &mut value),
             Activation::GeluGated => kernels::gelu::gated_forward(&input.value, width, &mut value),
             Activation::Gelu => kernels::gelu::forward(&input.value, &mut value),
+            Activation::GeluErf => kernels::gelu_erf::forward(&input.value, &mut value),
         }
         self.consume(x.0, requires);
         self.push(Op::Activate { x: x.0, activation }, width, value, requires)

@@ -12,7 +12,7 @@ mod validate;
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
-    Architecture, CheckpointSection, DataSection, DecaySetting, EvaluationSection, ModelSection,
+    Architecture, CheckpointSection, DataSection, DecaySetting, Dtype, EvaluationSection, ModelSection,
     ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode, TrainSection, WatchSection,
 };
 pub use template::template;

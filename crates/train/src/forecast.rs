@@ -147,7 +147,7 @@ impl<'a> Trial<'a> {
             let checkpoint = start(config)?.checkpoint;
             let data = prepare(&reading, &checkpoint.vocabulary, watch)?;
             let state = TrainerState::new(data.training.state(), data.held_out.fingerprint());
-            let stepper = Stepper::new(&checkpoint.params, config.train.decay_on);
+            let stepper = Stepper::new(&checkpoint.params, &config.train);
             return Ok(Self { config, checkpoint, stepper, state, data });
         };
         let mut data = prepare(&reading, &found.checkpoint.vocabulary, watch)?;

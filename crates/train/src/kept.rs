@@ -69,7 +69,7 @@ fn read(config: &RunConfig, run: &RunFolder, folder: &Path) -> Result<Interrupte
     let state = TrainerState::read(folder, run)?;
     let mut checkpoint = Checkpoint::load(folder)?;
     choose_trained(&mut checkpoint, config.train.mode);
-    let mut stepper = Stepper::new(&checkpoint.params, config.train.decay_on);
+    let mut stepper = Stepper::new(&checkpoint.params, &config.train);
     state.restore(folder, &checkpoint.params, &mut stepper.optimiser)?;
     Ok(Interrupted { checkpoint, stepper, state, folder: folder.to_owned(), note: None })
 }

@@ -3,7 +3,7 @@
 use model::DecoderConfig;
 use objective::{HeadKind, HeadsSpec, ParallelHeads};
 
-use crate::config::{RunConfig, TrainMode};
+use crate::config::{Dtype, RunConfig, TrainMode};
 use crate::error::{Error, Result};
 use crate::{memory, start};
 
@@ -89,17 +89,29 @@ fn buffer_values(config: &RunConfig, decoder: &DecoderConfig, heads: &HeadsSpec)
     let qkv = queries + 2 * decoder.kv_heads * decoder.head_dim;
     // Kept for running back: both norms, both residuals, queries with keys and values, attended, gate with up, inner.
     let block = 4 * decoder.width + qkv + queries + 3 * decoder.ffn + decoder.heads + 2;
-    let kept_blocks = match config.train.mode {
+    let kept = match config.train.mode {
         // Heads run one after the other, and below them nothing is kept.
-        TrainMode::Heads => 2,
+        TrainMode::Heads => 2 * block,
         TrainMode::Pretrain | TrainMode::Full => {
             // The heads that stand on each other are all kept; of those beside each other, one at a time.
-            decoder.layers + if heads.kind == HeadKind::Causal { heads.n - 1 } else { 0 }
+            let blocks = decoder.layers + if heads.kind == HeadKind::Causal { heads.n - 1 } else { 0 };
+            // Of blocks that are computed again, their outputs and all of one.
+            if config.train.recompute_activations { blocks * decoder.width + block } else { blocks * block }
         }
     };
     // While a block runs back, gradients of its widest value and of the residual stream.
     let gradients = 2 * decoder.ffn + decoder.ffn.max(qkv) + 4 * decoder.width;
     // Logits exist for a chunk of rows at a time.
     let logits = (256 * decoder.vocabulary).max(1 << 20).min(rows * decoder.vocabulary);
-    rows * (kept_blocks * block + gradients + decoder.width) + logits
+    // Factors in bf16, two to a value: the unembedding for either direction, a chunk of logits, and of one map at a time its
+    // gradient, its input and its weights.
+    let packed = match config.train.dtype {
+        Dtype::F32 => 0,
+        Dtype::Bf16 => {
+            let widest = decoder.ffn.max(queries);
+            let map = rows * (widest + decoder.width) + widest * decoder.width;
+            decoder.vocabulary * decoder.width + (logits + map) / 2
+        }
+    };
+    rows * (kept + gradients + decoder.width) + logits + packed
 }

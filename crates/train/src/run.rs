@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
             None => {
                 let Start { checkpoint, origin } = start(config)?;
                 let data = prepare(config, &checkpoint.vocabulary, &mut |done| observer.tokenised(done))?;
-                let stepper = Stepper::new(&checkpoint.params, config.train.decay_on);
+                let stepper = Stepper::new(&checkpoint.params, &config.train);
                 let state = TrainerState::new(data.training.state(), data.held_out.fingerprint());
                 (checkpoint, stepper, state, data, origin)
             }

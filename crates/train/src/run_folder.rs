@@ -22,6 +22,7 @@ const MAY_CHANGE: &[&str] = &[
     "train.steps",
     "train.tokens",
     "train.seconds",
+    "train.recompute_activations",
     "data.cache",
     "evaluation.",
     "checkpoint.",
@@ -110,7 +111,7 @@ impl RunFolder {
     /// Creates the folder and stores the resolved run file; a crash leaves the old file or the new one.
     pub(crate) fn store(&self, config: &RunConfig) -> Result<()> {
         fs_err::create_dir_all(self.checkpoints())?;
-        let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+        let mut file = data::unfinished_file(&self.path)?;
         file.write_all(config.to_toml().as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(self.run_file()).map_err(|error| error.error)?;

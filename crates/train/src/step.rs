@@ -3,15 +3,17 @@
 use data::Batch;
 use model::Decoder;
 use objective::{Objective, Window};
-use tensor::{AdamW, Arena, Decay, Gradients, Layout, LossSum, Optimiser, Params, Tape};
+use tensor::{AdamW, Arena, Decay, Gradients, Layout, LossSum, Optimiser, Params, Precision, Tape};
 
-use crate::config::{DecaySetting, TrainSection};
+use crate::config::{DecaySetting, Dtype, TrainSection};
 
 /// Gradients, moments and buffers that live from step to step.
 pub struct Stepper {
     pub(crate) optimiser: Optimiser,
     gradients: Gradients,
     pub(crate) arena: Arena,
+    precision: Precision,
+    recomputes: bool,
 }
 
 /// What a step found before it changed anything.
@@ -34,16 +36,22 @@ pub struct NotFinite {
 }
 
 impl Stepper {
-    /// For the parameters that are trainable now.
-    pub fn new(params: &Params, decay: DecaySetting) -> Self {
-        let decay = match decay {
+    /// For the parameters that are trainable now, and the settings that hold for all steps.
+    pub fn new(params: &Params, settings: &TrainSection) -> Self {
+        let decay = match settings.decay_on {
             DecaySetting::Matrices => Decay::Matrices,
             DecaySetting::All => Decay::All,
+        };
+        let precision = match settings.dtype {
+            Dtype::F32 => Precision::F32,
+            Dtype::Bf16 => Precision::Bf16,
         };
         Self {
             optimiser: Optimiser::new(params, decay),
             gradients: Gradients::new(params),
             arena: Arena::default(),
+            precision,
+            recomputes: settings.recompute_activations,
         }
     }
 
@@ -101,7 +109,8 @@ impl Stepper {
         let mut sums = vec![LossSum::default(); depths];
         for batch in batches {
             let layout = layout(batch);
-            let mut tape = Tape::training(params, &mut self.gradients, &mut self.arena, &layout);
+            let tape = Tape::training(params, &mut self.gradients, &mut self.arena, &layout);
+            let mut tape = tape.in_precision(self.precision).recomputing(self.recomputes);
             let parts = objective.loss(&mut tape, decoder, batch, &window);
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }

@@ -158,7 +158,7 @@ fn named_token(tokenizer: &Tokenizer, name: &Value) -> Option<u32> {
 pub(super) fn save(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
     fs_err::create_dir_all(folder)?;
     for (name, bytes) in files {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = crate::unfinished::unfinished_file(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(folder.join(name)).map_err(|error| error.error)?;

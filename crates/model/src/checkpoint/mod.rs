@@ -24,4 +24,4 @@ pub use write::{write_file, write_params, write_tensors};
 
 pub(crate) use header::read_header;
 pub(crate) use link::present;
-pub(crate) use read::stored_names;
+pub(crate) use read::{Stored, stored_names};

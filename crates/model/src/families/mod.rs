@@ -9,10 +9,10 @@
 //!   here knows may change the numbers; whoever knows that it does not can remove it from the file.
 
 mod base;
-mod fields;
+pub(crate) mod fields;
 mod gemma2;
 mod gpt2;
-mod known;
+pub(crate) mod known;
 mod llama;
 mod mistral;
 mod phi3;
@@ -199,7 +199,7 @@ fn config_json(config: &DecoderConfig) -> Value {
 /// A sane configuration file has a few kilobytes; this keeps a mistaken path from filling the memory.
 const MOST_BYTES: u64 = 16 << 20;
 
-fn read_object(file: &Path) -> Result<Map<String, Value>> {
+pub(crate) fn read_object(file: &Path) -> Result<Map<String, Value>> {
     let bytes = fs_err::metadata(file)?.len();
     if bytes > MOST_BYTES {
         let reason = format!("{bytes} bytes are too many for a configuration");

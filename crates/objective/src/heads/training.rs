@@ -44,12 +44,11 @@ impl Step<'_> {
         for depth in 1..=self.sums.len() {
             let state = tape.share(trunk);
             let state = match depth {
-                1 => self.decoder.run_blocks(
-                    tape,
-                    state,
-                    self.heads.trunk_layers()..self.heads.layers,
-                    &mut |_, _, _| {},
-                ),
+                // Not to be run again: backward follows at once.
+                1 if self.heads.trunk_layers() < self.heads.layers => {
+                    self.decoder.blocks[self.heads.layers - 1].forward(tape, state)
+                }
+                1 => state,
                 _ => self.body(tape, depth, state),
             };
             self.read_out(tape, depth, &state);
@@ -70,8 +69,8 @@ impl Step<'_> {
         for &depth in &order {
             let mark = tape.mark();
             let state = match &self.heads.spec.kind {
-                HeadKind::Anticausal => self.decoder.blocks[self.heads.layers - depth].forward(tape, below),
-                _ if depth == 1 => self.decoder.blocks[self.heads.layers - 1].forward(tape, below),
+                HeadKind::Anticausal => tape.run(&self.decoder.blocks[self.heads.layers - depth], below),
+                _ if depth == 1 => tape.run(&self.decoder.blocks[self.heads.layers - 1], below),
                 _ => self.body(tape, depth, below),
             };
             below = tape.share(&state);
@@ -87,6 +86,7 @@ impl Step<'_> {
 
     fn body(&self, tape: &mut Tape, depth: usize, state: Var) -> Var {
         match &self.heads.heads[depth - 2].body {
+            Body::Block(block) if self.heads.spec.kind == HeadKind::Causal => tape.run(&**block, state),
             Body::Block(block) => block.forward(tape, state),
             Body::Linear(map) => tape.linear(state, &[*map]),
             Body::Readout => state,

@@ -1,6 +1,7 @@
 //! `sakiyomi bench`: speed end to end, plain and with drafts in turn; in its verbs, the speed of parts.
 
 mod decode_cost;
+mod step;
 
 use comfy_table::{CellAlignment, Table, presets};
 use decode::{
@@ -32,25 +33,23 @@ struct Benched {
     acceptance: Vec<Acceptance>,
 }
 
-/// Tokens of a draft, at most.
-const MOST_DRAFTS: usize = 64;
-
 /// Bytes of the bandwidth probe beside the figures.
 const PROBE_BYTES: usize = 128 << 20;
 
 pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let checkpoint = match (&arguments.part, &arguments.checkpoint) {
+        (Some(BenchPart::Step(step)), _) => return step::run(step, threads, output),
         (Some(BenchPart::Decode(decode)), _) => return decode_cost::run(decode, threads, output),
         (None, Some(checkpoint)) => checkpoint,
         (None, None) => anyhow::bail!("give a checkpoint folder or a verb"),
     };
     let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?;
     let prompts = arguments.prompts.read(&loaded)?;
-    let longest =
-        prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);
     // A round that is taken to be right may go beyond what was asked for.
-    let room = longest.saturating_add(MOST_DRAFTS);
-    let mut target = loaded.target_drafting(room, arguments.draft)?;
+    let beyond = loaded.longest_draft(arguments.draft)? + 1;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let longest = longest.saturating_add(arguments.prompts.max_new_tokens).saturating_add(beyond);
+    let mut target = loaded.target_drafting(longest, arguments.draft)?;
     let sampling = |temperature| SamplingSettings { temperature, ..SamplingSettings::default() };
     arguments.temperature.iter().try_for_each(|temperature| sampling(*temperature).validate())?;
     let settings = MeasureSettings {

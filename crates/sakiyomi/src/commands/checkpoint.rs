@@ -92,6 +92,11 @@ impl Loaded {
         Ok(target)
     }
 
+    /// Tokens of the longest draft from `source`.
+    pub fn longest_draft(&self, source: DraftSource) -> anyhow::Result<usize> {
+        Ok(self.drafter(source)?.map_or(0, Drafter::longest))
+    }
+
     fn drafter(&self, source: DraftSource) -> anyhow::Result<Option<&dyn Drafter>> {
         let objective = &self.checkpoint.objective;
         Ok(match source {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod checkpoint;
+mod continuing;
 mod data;
 mod demo;
 mod doctor;
@@ -9,6 +10,7 @@ mod eval;
 mod figures;
 mod generate;
 mod init;
+pub mod lens;
 mod machine;
 mod prompts;
 mod quantize;
@@ -53,6 +55,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Generate(generate) => generate::run(&generate, threads, output),
         Verb::Verify(verify) => verify::run(&verify, threads, output),
         Verb::Bench(bench) => bench::run(&bench, threads, output),
+        Verb::Lens { verb } => lens::run(&verb, threads, output),
         Verb::Report(report) => report::run(&report, output),
     }
 }

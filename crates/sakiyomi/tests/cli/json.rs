@@ -86,10 +86,49 @@ fn demo_cuts_a_small_text_into_documents() {
 }
 
 #[test]
+fn bench_step_tells_what_the_pytorch_side_tells() {
+    let place = Place::new();
+    let step = ["bench", "step", "--dtype", "bf16", "--heads", "2", "--vocab", "50"];
+    let measured = place.json(&[&step[..], &["--steps", "1", "--seconds", "0", "--recompute"]].concat());
+    has_fields(&measured, &["what", "compile", "step_ms", "tokens_per_s", "steps", "peak_rss_gb"]);
+    assert_eq!(
+        (&measured["dtype"], &measured["heads"], &measured["vocab"]),
+        (&"bf16".into(), &2.into(), &50.into())
+    );
+    assert!((measured["loss"].as_f64().unwrap() - 2.0 * 50f64.ln()).abs() < 1.0, "{measured}");
+}
+
+#[test]
+fn a_dry_run_foretells_the_memory_of_the_run() {
+    // Large enough that the program itself is little beside it.
+    let large = [
+        "model.architecture.width=128",
+        "model.architecture.layers=6",
+        "model.architecture.heads=4",
+        "model.architecture.ffn=512",
+        "train.batch=16",
+        "train.length=128",
+        "train.steps=2",
+        "evaluation.every=0",
+    ];
+    for way in [
+        &["train.dtype=f32"][..],
+        &["train.dtype=bf16", "train.recompute_activations=true", "objective.head=layer"],
+    ] {
+        let place = Place::new();
+        let run = [training(&large), way.to_vec()].concat();
+        let foretold = place.json(&[&run[..], &["--dry-run"]].concat())["memory_bytes"].as_f64().unwrap();
+        let Some(taken) = place.json(&run)["peak_memory_bytes"].as_f64() else { return };
+        assert!((foretold / taken - 1.0).abs() < 0.1, "{way:?}: {foretold} foretold, {taken} taken");
+    }
+}
+
+#[test]
 fn doctor_measures_the_machine() {
     let place = Place::new();
     let found = place.json(&["doctor"]);
-    has_fields(&found, &["cores", "instruction_set", "memory_gib"]);
+    has_fields(&found, &["cores", "instruction_set", "memory_gib", "bf16_gflop_per_s_all_threads"]);
+    assert!(found["bf16_product_gflop_per_s"].as_f64().unwrap() > 0.0);
     assert!(found["read_gb_per_s_one_thread"].as_f64().unwrap() > 0.0);
     assert!(found["f32_gflop_per_s_one_thread"].as_f64().unwrap() > 0.0);
 }

@@ -5,6 +5,7 @@ mod disk;
 mod interrupt;
 mod json;
 mod killed;
+mod lens;
 mod support;
 mod sweep;
 mod text;

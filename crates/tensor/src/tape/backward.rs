@@ -1,9 +1,9 @@
 //! Running back: each operation's gradient with respect to its inputs and parameters.
 
-use kernels::matmul::{View, ViewMut, Write, product_nn, product_tn};
+use kernels::matmul::Write;
 
 use super::{Mark, Node, Op, Tape};
-use crate::{Activation, AttentionSpec, Linear};
+use crate::{Activation, AttentionSpec};
 
 impl Tape<'_> {
     /// Runs back from the end to `mark`: gradients of parameters are added to, gradients of values before the mark wait
@@ -13,6 +13,10 @@ impl Tape<'_> {
     pub fn backward_to(&mut self, mark: Mark) {
         while self.nodes.len() > mark.0 {
             let Some(mut node) = self.nodes.pop() else { return };
+            if let Op::Recomputed { .. } = node.op {
+                // Nobody reads it any more, and there will be much beside it.
+                self.arena.give(std::mem::take(&mut node.value));
+            }
             if let Some(gradient) = node.gradient.take() {
                 match node.requires_gradient {
                     true => self.step_back(&node, gradient),
@@ -40,6 +44,10 @@ impl Tape<'_> {
                     kernels::embedding::scatter_add(&gradient, node.width, tokens, slot);
                 }
             }
+            Op::Input => {}
+            Op::FullAttention { queries, memory, shape } => {
+                self.full_attention_back(*queries, *memory, shape, &gradient);
+            }
             Op::Norm { x, norm, inverse_rms } => self.norm_back(*x, norm, inverse_rms, &gradient),
             Op::NormAdd { x, norm, inverse_rms, residual } => {
                 if self.nodes[*x].requires_gradient || self.norm_trained(norm) {
@@ -48,13 +56,10 @@ impl Tape<'_> {
                 return self.hand_over(*residual, gradient);
             }
             Op::Linear { x, maps } => {
-                let mut offset = 0;
-                for map in maps {
-                    offset += self.linear_back(*x, map, &gradient[offset..], node.width);
-                }
+                self.linear_back(*x, maps, &gradient, node.width);
             }
             Op::LinearAdd { x, map, residual } => {
-                self.linear_back(*x, map, &gradient, node.width);
+                self.linear_back(*x, &[*map], &gradient, node.width);
                 return self.hand_over(*residual, gradient);
             }
             Op::HeadNorm { qkv, norms, columns, inverse_rms } => {
@@ -72,9 +77,11 @@ impl Tape<'_> {
                         kernels::gelu::gated_backward(value, node.width, &gradient, &mut dx)
                     }
                     Activation::Gelu => kernels::gelu::backward(value, &gradient, &mut dx),
+                    Activation::GeluErf => kernels::gelu_erf::backward(value, &gradient, &mut dx),
                 }
                 self.nodes[*x].gradient = Some(dx);
             }
+            Op::Recomputed { x, part } => return self.run_again_and_back(part.as_ref(), *x, gradient),
             Op::SoftCap { x, cap } => {
                 let capped = self.capped(*x, *cap);
                 kernels::soft_cap::backward(&capped, *cap, &mut gradient);
@@ -86,7 +93,7 @@ impl Tape<'_> {
     }
 
     /// Adds `gradient` to that of a value, if anybody wants it.
-    fn hand_over(&mut self, value: usize, gradient: Vec<f32>) {
+    pub(super) fn hand_over(&mut self, value: usize, gradient: Vec<f32>) {
         let node = &mut self.nodes[value];
         match &mut node.gradient {
             _ if !node.requires_gradient => {}
@@ -109,29 +116,6 @@ impl Tape<'_> {
                 (self.arena.take(len), Write::Overwrite)
             }
         }
-    }
-
-    /// `dx += dy W`, `dW += dy^T x`, `db += sum of dy`; `dy` are columns within rows `stride` wide. Returns the columns used.
-    fn linear_back(&mut self, x: usize, map: &Linear, dy: &[f32], stride: usize) -> usize {
-        let (outputs, inputs) = self.params.matrix_shape(map.weight);
-        let rows = self.nodes[x].rows;
-        let dy = View::strided(dy, rows, outputs, stride);
-        if self.nodes[x].requires_gradient {
-            let (mut dx, write) = self.gradient_of(x);
-            let weight = View::new(self.params.data(map.weight), outputs, inputs);
-            product_nn(dy, weight, ViewMut::new(&mut dx, rows, inputs), write);
-            self.nodes[x].gradient = Some(dx);
-        }
-        if let Some((slot, write)) = self.gradients.as_mut().and_then(|g| g.slot(map.weight)) {
-            let value = View::new(&self.nodes[x].value, rows, inputs);
-            product_tn(dy, value, ViewMut::new(slot, outputs, inputs), write);
-        }
-        if let Some(slot) = map.bias.and_then(|b| self.gradients.as_mut().and_then(|g| g.adding_slot(b))) {
-            for row in 0..rows {
-                kernels::vector::add_assign(slot, dy.row(row));
-            }
-        }
-        outputs
     }
 
     fn attention_back(

@@ -3,8 +3,9 @@
 use kernels::cross_entropy::{
     capped_softmax_cross_entropy_in_place, cross_entropy_loss, softmax_cross_entropy_in_place,
 };
-use kernels::matmul::{View, ViewMut, Write, product_nn, product_nt, product_tn};
+use kernels::matmul::{Factor, Side, View, ViewMut, Write, multiply};
 
+use super::linear::Products;
 use super::{LossSum, ParamId, Tape, Var};
 
 /// Rows whose logits exist at once, at least; small vocabularies take more rows, up to this many logits.
@@ -36,14 +37,27 @@ impl Tape<'_> {
             Some(present) => (present, Write::Add),
             None => (self.arena.take(rows * width), Write::Overwrite),
         });
+        let mut products = Products { precision: self.precision, arena: self.arena };
+        let precision = products.precision;
         let weight = View::new(self.params.data(unembedding), vocabulary, width);
+        // The unembedding is made ready once for all chunks: for the logits, and for the gradient of the states.
+        let mut forward_buffer = products.buffer(Side::Right, width, vocabulary);
+        let mut backward_buffer = match needs_dx {
+            true => products.buffer(Side::Right, vocabulary, width),
+            false => Vec::new(),
+        };
+        let forward = Factor::transposed(precision, Side::Right, weight, &mut forward_buffer);
+        let backward = needs_dx.then(|| Factor::plain(precision, Side::Right, weight, &mut backward_buffer));
         let mut sum = LossSum::default();
         for start in (0..rows).step_by(chunk.max(1)) {
             let count = chunk.min(rows - start);
             let states =
                 View::new(&self.nodes[hidden.0].value[start * width..(start + count) * width], count, width);
             let logits = &mut logits[..count * vocabulary];
-            product_nt(states, weight, ViewMut::new(logits, count, vocabulary), Write::Overwrite);
+            let mut buffer = products.buffer(Side::Left, count, width);
+            let left = Factor::plain(precision, Side::Left, states, &mut buffer);
+            multiply(&left, &forward, ViewMut::new(logits, count, vocabulary), Write::Overwrite);
+            products.arena.give(buffer);
             let targets = &targets[start..start + count];
             if !(needs_dx || needs_dw) {
                 if let Some(cap) = cap {
@@ -57,18 +71,27 @@ impl Tape<'_> {
                 Some(cap) => capped_softmax_cross_entropy_in_place(logits, vocabulary, targets, scale, cap),
             };
             let d_logits = View::new(logits, count, vocabulary);
-            if let Some((d_hidden, write)) = &mut d_hidden {
+            if let (Some((d_hidden, write)), Some(backward)) = (&mut d_hidden, &backward) {
                 let part = &mut d_hidden[start * width..(start + count) * width];
-                product_nn(d_logits, weight, ViewMut::new(part, count, width), *write);
+                let mut buffer = products.buffer(Side::Left, count, vocabulary);
+                let left = Factor::plain(precision, Side::Left, d_logits, &mut buffer);
+                multiply(&left, backward, ViewMut::new(part, count, width), *write);
+                products.arena.give(buffer);
             }
             if let Some((slot, write)) = self.gradients.as_mut().and_then(|g| g.slot(unembedding)) {
-                product_tn(d_logits, states, ViewMut::new(slot, vocabulary, width), write);
+                let mut buffer = products.buffer(Side::Right, count, width);
+                let states = Factor::plain(precision, Side::Right, states, &mut buffer);
+                let slot = ViewMut::new(slot, vocabulary, width);
+                products.weight_gradient(d_logits, &states, slot, write);
+                products.arena.give(buffer);
             }
         }
         if let Some((d_hidden, _)) = d_hidden {
             self.nodes[hidden.0].gradient = Some(d_hidden);
         }
-        self.arena.give(logits);
+        for buffer in [logits, forward_buffer, backward_buffer] {
+            self.arena.give(buffer);
+        }
         sum
     }
 }

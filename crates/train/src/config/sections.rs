@@ -218,6 +218,16 @@ choice! {
     }
 }
 
+choice! {
+    /// In what precision linear maps and unembeddings multiply.
+    Dtype {
+        /// 32 bits.
+        F32 = "f32",
+        /// Factors rounded to bf16, sums and everything else in 32 bits.
+        Bf16 = "bf16",
+    }
+}
+
 section! {
     /// Steps, batches, optimiser, schedule. A step is one update of the optimiser.
     TrainSection("train") {
@@ -236,6 +246,12 @@ section! {
         length: usize = 256,
         /// Micro-batches per step: as one batch so many times as large, in the memory of one.
         accumulate: usize = 1,
+        /// Precision of the products: f32, or bf16, which is about twice as fast where the machine has instructions for it
+        /// (sums, weights, norms, softmax, losses and the optimiser stay f32, evaluation too).
+        dtype: Dtype = Dtype::F32,
+        /// Keeps only the input of each layer and computes the rest again when it is needed: a third more arithmetic, much less
+        /// memory, the same result to the bit.
+        recompute_activations: bool = false,
         /// The highest learning rate.
         learning_rate: f64 = 2e-3,
         /// Steps in which the learning rate rises from 0 to its highest.

@@ -6,6 +6,7 @@ mod checkpoints;
 mod endings;
 mod gradients;
 mod losses;
+mod numerics;
 mod plans;
 mod runs;
 mod small_run;

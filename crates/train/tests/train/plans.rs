@@ -1,7 +1,7 @@
 //! The sizes that are foretold are those of the run.
 
 use objective::Objective;
-use train::config::{Architecture, TrainMode};
+use train::config::{Architecture, Dtype, TrainMode};
 use train::step::Stepper;
 use train::{RunConfig, plan};
 
@@ -22,8 +22,12 @@ fn config() -> RunConfig {
 
 #[test]
 fn parameters_and_memory_are_near_what_a_step_takes() {
-    for head in ["linear", "layer", "causal", "anticausal"] {
+    let ways = [(Dtype::F32, false), (Dtype::Bf16, false), (Dtype::F32, true), (Dtype::Bf16, true)];
+    let heads = ["linear", "layer", "causal", "anticausal"];
+    for (head, (dtype, recompute)) in heads.into_iter().flat_map(|head| ways.map(|way| (head, way))) {
         let mut config = config();
+        config.train.dtype = dtype;
+        config.train.recompute_activations = recompute;
         config.objective.head = serde_json::from_str(&format!("{head:?}")).unwrap();
         config.objective.n = 3;
         let plan = plan(&config).unwrap();
@@ -35,11 +39,14 @@ fn parameters_and_memory_are_near_what_a_step_takes() {
         let corpus = data::Corpus::from_tokens(&documents).into();
         let found = data::evaluation_batches(&corpus, &(0..8).collect::<Vec<_>>(), 4, 64, 3, 1).unwrap();
         let batches: Vec<data::Batch> = found.iter().collect::<data::Result<_>>().unwrap();
-        let mut stepper = Stepper::new(&start.params, config.train.decay_on);
+        let mut stepper = Stepper::new(&start.params, &config.train);
         stepper.gradients(&start.params, &start.decoder, &start.objective, &batches, 3);
         let taken = 4 * (4 * start.params.values() + stepper.buffer_values()) as u64;
         let ratio = plan.memory_bytes as f64 / taken as f64;
-        assert!((0.75..1.35).contains(&ratio), "{head}: {ratio} of {taken}");
+        assert!(
+            (0.75..1.35).contains(&ratio),
+            "{head}, {dtype:?}, recompute {recompute}: {ratio} of {taken}"
+        );
     }
 }
 

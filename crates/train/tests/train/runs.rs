@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use train::config::{ObjectiveKind, Schedule, TrainMode};
+use train::config::{Dtype, ObjectiveKind, Schedule, TrainMode};
 use train::events::{self, Event};
 use train::{Checkpoint, Observer, Progress, RunConfig, RunFolder, train};
 
@@ -50,6 +50,14 @@ fn resuming_changes_nothing_with_layer_heads_and_a_curriculum() {
         config.objective.head = objective::HeadKind::Layer;
         config.objective.curriculum_steps = 2;
         config.train.schedule = Schedule::Wsd;
+    });
+}
+
+#[test]
+fn resuming_changes_nothing_in_bf16_and_recomputing() {
+    resuming_changes_nothing(|config| {
+        config.train.dtype = Dtype::Bf16;
+        config.train.recompute_activations = true;
     });
 }
 

@@ -6,7 +6,7 @@ use data::{Batch, Corpus};
 use model::{Decoder, DecoderConfig, Family, Rope, Variant};
 use objective::{HeadKind, HeadStart, HeadsSpec, Objective, ParallelHeads, UnembeddingKind, Window};
 use tensor::{Arena, Layout, LossSum, Params, Tape, random};
-use train::config::DecaySetting;
+use train::config::TrainSection;
 use train::step::Stepper;
 
 pub const VOCABULARY: usize = 11;
@@ -92,7 +92,7 @@ impl Model {
     }
 
     pub fn stepper(&self) -> Stepper {
-        Stepper::new(&self.params, DecaySetting::Matrices)
+        Stepper::new(&self.params, &TrainSection::default())
     }
 
     /// The sums of the losses at each depth, without gradients.

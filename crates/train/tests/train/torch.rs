@@ -60,9 +60,10 @@ fn compare(spec: HeadsSpec, steps: impl Fn(&Golden) -> &Vec<Step>) {
         epsilon: 1e-8,
         weight_decay: 0.1,
         clip: 0.0,
+        decay_on: DecaySetting::All,
         ..TrainSection::default()
     };
-    let mut stepper = Stepper::new(&params, DecaySetting::All);
+    let mut stepper = Stepper::new(&params, &settings);
     for (index, theirs) in steps(&golden).iter().enumerate() {
         let batches = std::slice::from_ref(&batch);
         let ours =

@@ -33,8 +33,7 @@ pub fn tokenizer(tokenizer: &DataTokenizer, threads: usize, output: Output) -> a
         _ => Path::new("."),
     };
     let begin = || {
-        tempfile::NamedTempFile::new_in(folder)
-            .map_err(|error| anyhow::anyhow!("{file} cannot be written: {error}"))
+        data::unfinished_file(folder).map_err(|error| anyhow::anyhow!("{file} cannot be written: {error}"))
     };
     // Before minutes of work: a place where nothing can be written is told at once.
     drop(begin()?);

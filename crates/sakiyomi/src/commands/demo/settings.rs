@@ -10,13 +10,15 @@ use objective::HeadKind;
 use train::RunConfig;
 use train::config::{Architecture, ObjectiveKind, Schedule};
 
+use super::NEW_TOKENS;
 use crate::arguments::Demo;
+use crate::commands::prompts::PROMPT_TOKENS;
 
 /// Tokens that each forward may commit.
 const HEADS: usize = 4;
 
 /// Default number of optimiser steps.
-const STEPS: u64 = 800;
+const STEPS: u64 = 850;
 
 pub fn config(folder: &Path, demo: &Demo) -> anyhow::Result<RunConfig> {
     let mut config = RunConfig::default();
@@ -44,8 +46,9 @@ pub fn config(folder: &Path, demo: &Demo) -> anyhow::Result<RunConfig> {
     config.objective.match_parameters = false;
     let steps = demo.steps.unwrap_or(STEPS) as usize;
     config.train.steps = steps;
-    config.train.batch = 8;
-    config.train.length = 256;
+    config.train.batch = 6;
+    // A model knows only the positions that it was trained on: rows as long as what is decoded afterwards.
+    config.train.length = PROMPT_TOKENS + NEW_TOKENS;
     config.train.learning_rate = 3e-3;
     config.train.schedule = Schedule::Cosine;
     config.train.warmup_steps = (steps / 20).max(1);

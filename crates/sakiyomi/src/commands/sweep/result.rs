@@ -76,7 +76,7 @@ impl RunResult {
 
     /// Writes it, whole or not at all.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = data::unfinished_file(folder)?;
         file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(folder.join(FILE)).map_err(|error| error.error)?;

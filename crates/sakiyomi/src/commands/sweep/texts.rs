@@ -31,7 +31,7 @@ pub fn prepare(name: &str, spec: &TextSpec, file: &Path) -> anyhow::Result<usize
     ensure!(!texts.is_empty(), "text.{name}: no file with text in it");
     let folder = file.parent().context("texts lie in a folder")?;
     fs_err::create_dir_all(folder)?;
-    let mut written = tempfile::NamedTempFile::new_in(folder)?;
+    let mut written = data::unfinished_file(folder)?;
     {
         let mut writer = std::io::BufWriter::new(&mut written);
         for text in texts {

@@ -1,0 +1,189 @@
+//! `sakiyomi bench step`: the training step on which this program is compared with others.
+
+use std::time::Instant;
+
+use data::Batch;
+use model::{Decoder, presets};
+use objective::{HeadKind, HeadStart, HeadsSpec, ParallelHeads, matched_layers};
+use serde::Serialize;
+use tensor::random::{Seeded, seeded, uniform};
+use train::config::{DecaySetting, Dtype, TrainSection};
+use train::step::Stepper;
+
+use super::super::machine;
+use crate::arguments::BenchStep;
+use crate::failure::Verdict;
+use crate::output::Output;
+
+/// Rows of the batch, and tokens of a row.
+const BATCH: usize = 8;
+const LENGTH: usize = 256;
+
+/// Steps before the clock starts: they find buffers and pages new.
+const WARM_UP_STEPS: usize = 2;
+
+/// Seed of weights and tokens, and the purpose of the stream that draws the tokens.
+const SEED: u64 = 0;
+const TOKENS: u64 = 100;
+
+/// The fields of the PyTorch side come first, with its units; then what only this side tells.
+#[derive(Serialize)]
+struct Measured {
+    what: &'static str,
+    dtype: String,
+    compile: bool,
+    heads: usize,
+    vocab: usize,
+    step_ms: f64,
+    tokens_per_s: f64,
+    loss: f64,
+    steps: usize,
+    /// 10^6 KiB.
+    peak_rss_gb: Option<f64>,
+    head_kind: String,
+    recompute: bool,
+    parameters: usize,
+    threads: usize,
+    fastest_step_ms: f64,
+    slowest_step_ms: f64,
+    f32_gflop_per_s_peak: f64,
+    read_gb_per_s: f64,
+}
+
+/// Bytes of the bandwidth probe beside the figures.
+const PROBE_BYTES: usize = 64 << 20;
+
+pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Result<Verdict> {
+    anyhow::ensure!(arguments.vocab > 1, "--vocab {}: give at least 2", arguments.vocab);
+    machine::use_threads(threads)?;
+    let spec = HeadsSpec { n: arguments.heads, kind: kind(&arguments.head_kind), ..HeadsSpec::next_token() };
+    let Some(mut config) = presets::preset("reference", arguments.vocab) else {
+        anyhow::bail!("this build has no preset `reference`");
+    };
+    spec.validate(config.layers)?;
+    let moved = matched_layers(&config, &spec);
+    anyhow::ensure!(
+        moved < config.layers,
+        "--heads {}: {} heads of this kind have more parameters than the {} layers of the model; give fewer",
+        spec.n,
+        spec.n,
+        config.layers
+    );
+    config.layers -= moved;
+    let (decoder, mut params) = Decoder::initialise(&config, SEED)?;
+    let objective = ParallelHeads::attach(spec, &decoder, &mut params, HeadStart::Fresh { seed: SEED })?;
+    let settings = TrainSection {
+        dtype: if arguments.dtype == "bf16" { Dtype::Bf16 } else { Dtype::F32 },
+        recompute_activations: arguments.recompute,
+        learning_rate: 3e-4,
+        weight_decay: 0.1,
+        decay_on: DecaySetting::All,
+        beta2: 0.999,
+        clip: 0.0,
+        ..TrainSection::default()
+    };
+    let batch = random_batch(arguments.vocab, arguments.heads, &mut seeded(SEED, TOKENS));
+    let mut stepper = Stepper::new(&params, &settings);
+    let (mut times, mut loss) = (Vec::new(), 0.0);
+    let mut began = Instant::now();
+    for step in 0.. {
+        if step == WARM_UP_STEPS {
+            began = Instant::now();
+        }
+        if times.len() >= arguments.steps.max(1) && began.elapsed().as_secs_f64() >= arguments.seconds {
+            break;
+        }
+        let start = Instant::now();
+        let batches = std::slice::from_ref(&batch);
+        let report = stepper.update(
+            &mut params,
+            &decoder,
+            &objective,
+            batches,
+            arguments.heads,
+            &settings,
+            settings.learning_rate,
+        )?;
+        loss = report.loss.iter().sum();
+        if step >= WARM_UP_STEPS {
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let peak_rss = train::memory::peak();
+    times.sort_by(f64::total_cmp);
+    let step_ms = times[times.len() / 2];
+    let measured = Measured {
+        what: "train",
+        dtype: arguments.dtype.clone(),
+        compile: false,
+        heads: arguments.heads,
+        vocab: arguments.vocab,
+        step_ms,
+        tokens_per_s: (BATCH * LENGTH) as f64 * 1e3 / step_ms,
+        loss,
+        steps: times.len(),
+        peak_rss_gb: peak_rss.map(|bytes| bytes as f64 / 1024.0 / 1e6),
+        head_kind: arguments.head_kind.clone(),
+        recompute: arguments.recompute,
+        parameters: params.values(),
+        threads,
+        fastest_step_ms: times[0],
+        slowest_step_ms: times[times.len() - 1],
+        f32_gflop_per_s_peak: kernels::peak::measure_f32_peak(threads) / 1e9,
+        read_gb_per_s: kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 5) / 1e9,
+    };
+    output.result(&measured, || measured.text())?;
+    Ok(Verdict::Done)
+}
+
+fn kind(name: &str) -> HeadKind {
+    match name {
+        "layer" => HeadKind::Layer,
+        "causal" => HeadKind::Causal,
+        "anticausal" => HeadKind::Anticausal,
+        _ => HeadKind::Linear,
+    }
+}
+
+/// Random tokens, each row one document, every input with a target at every depth.
+fn random_batch(vocabulary: usize, depths: usize, rng: &mut Seeded) -> Batch {
+    let stride = LENGTH + depths;
+    let token = |_| ((f64::from(uniform(rng)) * vocabulary as f64) as usize).min(vocabulary - 1) as u32;
+    Batch {
+        batch: BATCH,
+        length: LENGTH,
+        lookahead: depths,
+        tokens: (0..BATCH * stride).map(token).collect(),
+        segments: vec![0; BATCH * stride],
+        positions: (0..BATCH).flat_map(|_| 0..LENGTH as u32).collect(),
+        first_visible: vec![0; BATCH * LENGTH],
+        loss_mask: vec![true; BATCH * stride],
+    }
+}
+
+impl Measured {
+    fn text(&self) -> String {
+        let memory = self.peak_rss_gb.map_or("unknown".to_owned(), |gb| format!("{gb:.2} GB"));
+        format!(
+            "{} parameters, {} heads ({}), vocabulary {}, {} products, {} threads\n\
+             step          {:.1} ms (median of {}, {:.1} to {:.1}), {:.0} tokens/s\n\
+             peak memory   {memory}\n\
+             loss          {:.4} nats, the sum over depths\n\
+             machine       {:.0} GFLOP/s f32, {:.1} GB/s read, measured afterwards",
+            self.parameters,
+            self.heads,
+            self.head_kind,
+            self.vocab,
+            self.dtype,
+            self.threads,
+            self.step_ms,
+            self.steps,
+            self.fastest_step_ms,
+            self.slowest_step_ms,
+            self.tokens_per_s,
+            self.loss,
+            self.f32_gflop_per_s_peak,
+            self.read_gb_per_s,
+        )
+    }
+}

@@ -1,0 +1,129 @@
+//! Linear maps on the tape. Their products run in the precision of the tape; what is packed for several of them is packed once.
+
+use kernels::matmul::{Factor, Precision, Side, View, ViewMut, Write, multiply};
+
+use super::Tape;
+use crate::{Arena, Linear, Params};
+
+/// Where the buffers of factors come from, and what they are made ready for.
+pub(super) struct Products<'t> {
+    pub(super) precision: Precision,
+    pub(super) arena: &'t mut Arena,
+}
+
+impl Products<'_> {
+    /// A buffer for a factor of `rows` rows and `columns` columns.
+    pub(super) fn buffer(&mut self, side: Side, rows: usize, columns: usize) -> Vec<f32> {
+        self.arena.take(Factor::buffer_len(self.precision, side, rows, columns))
+    }
+
+    /// `y (+)= x W^T`; `x` is the left factor.
+    fn forward(&mut self, x: &Factor, weight: View, y: ViewMut, write: Write) {
+        let mut buffer = self.buffer(Side::Right, weight.columns(), weight.rows());
+        let weight = Factor::transposed(self.precision, Side::Right, weight, &mut buffer);
+        multiply(x, &weight, y, write);
+        self.arena.give(buffer);
+    }
+
+    /// `dx (+)= dy W`.
+    fn input_gradient(&mut self, dy: View, weight: View, dx: ViewMut, write: Write) {
+        let mut left = self.buffer(Side::Left, dy.rows(), dy.columns());
+        let mut right = self.buffer(Side::Right, weight.rows(), weight.columns());
+        let factors = (
+            Factor::plain(self.precision, Side::Left, dy, &mut left),
+            Factor::plain(self.precision, Side::Right, weight, &mut right),
+        );
+        multiply(&factors.0, &factors.1, dx, write);
+        self.arena.give(left);
+        self.arena.give(right);
+    }
+
+    /// `dw (+)= dy^T x`; `x` is the right factor.
+    pub(super) fn weight_gradient(&mut self, dy: View, x: &Factor, dw: ViewMut, write: Write) {
+        let mut left = self.buffer(Side::Left, dy.columns(), dy.rows());
+        let factor = Factor::transposed(self.precision, Side::Left, dy, &mut left);
+        multiply(&factor, x, dw, write);
+        self.arena.give(left);
+    }
+}
+
+impl Tape<'_> {
+    /// `y (+)= x W^T (+ b)` for each of `maps`, their outputs side by side in rows of `y` that are `stride` wide.
+    pub(super) fn apply(&mut self, x: usize, maps: &[Linear], y: &mut [f32], stride: usize, write: Write) {
+        let (params, x) = (self.params, &self.nodes[x]);
+        let mut products = Products { precision: self.precision, arena: self.arena };
+        let mut buffer = products.buffer(Side::Left, x.rows, x.width);
+        let input = View::new(&x.value, x.rows, x.width);
+        let input = Factor::plain(products.precision, Side::Left, input, &mut buffer);
+        let mut offset = 0;
+        for map in maps {
+            let weight = weight(params, map, x.width);
+            let columns = &mut y[offset..];
+            let outputs = weight.rows();
+            let part = ViewMut::strided(columns, x.rows, outputs, stride);
+            products.forward(&input, weight, part, write);
+            if let Some(bias) = map.bias {
+                let bias = params.data(bias);
+                for row in columns.chunks_mut(stride) {
+                    kernels::vector::add_assign(&mut row[..outputs], bias);
+                }
+            }
+            offset += outputs;
+        }
+        products.arena.give(buffer);
+    }
+
+    /// `dx += dy W`, `dW += dy^T x`, `db += sum of dy` for each of `maps`; `dy` are their gradients side by side in rows `stride`
+    /// wide.
+    pub(super) fn linear_back(&mut self, x: usize, maps: &[Linear], dy: &[f32], stride: usize) {
+        let params = self.params;
+        let (rows, inputs) = (self.nodes[x].rows, self.nodes[x].width);
+        if self.nodes[x].requires_gradient {
+            let (mut dx, mut write) = self.gradient_of(x);
+            let mut products = Products { precision: self.precision, arena: self.arena };
+            for_each_map(params, maps, |map, offset, outputs| {
+                let dy = View::strided(&dy[offset..], rows, outputs, stride);
+                let weight = weight(params, map, inputs);
+                products.input_gradient(dy, weight, ViewMut::new(&mut dx, rows, inputs), write);
+                write = Write::Add;
+            });
+            self.nodes[x].gradient = Some(dx);
+        }
+        if !maps.iter().any(|map| self.map_trained(map)) {
+            return;
+        }
+        let mut products = Products { precision: self.precision, arena: self.arena };
+        let mut buffer = products.buffer(Side::Right, rows, inputs);
+        let input = View::new(&self.nodes[x].value, rows, inputs);
+        let input = Factor::plain(products.precision, Side::Right, input, &mut buffer);
+        let gradients = &mut self.gradients;
+        for_each_map(params, maps, |map, offset, outputs| {
+            let dy = View::strided(&dy[offset..], rows, outputs, stride);
+            if let Some((slot, write)) = gradients.as_mut().and_then(|g| g.slot(map.weight)) {
+                products.weight_gradient(dy, &input, ViewMut::new(slot, outputs, inputs), write);
+            }
+            if let Some(slot) = map.bias.and_then(|b| gradients.as_mut().and_then(|g| g.adding_slot(b))) {
+                for row in 0..rows {
+                    kernels::vector::add_assign(slot, dy.row(row));
+                }
+            }
+        });
+        products.arena.give(buffer);
+    }
+}
+
+/// Each map with its first output among those of all, and how many it has.
+fn for_each_map(params: &Params, maps: &[Linear], mut found: impl FnMut(&Linear, usize, usize)) {
+    let mut offset = 0;
+    for map in maps {
+        let (outputs, _) = params.matrix_shape(map.weight);
+        found(map, offset, outputs);
+        offset += outputs;
+    }
+}
+
+fn weight<'p>(params: &'p Params, map: &Linear, inputs: usize) -> View<'p> {
+    let (outputs, wanted) = params.matrix_shape(map.weight);
+    assert_eq!(wanted, inputs, "{}: inputs and the width of x disagree", params.get(map.weight).name);
+    View::new(params.data(map.weight), outputs, inputs)
+}

@@ -427,7 +427,8 @@ pub struct Generate {
     pub draft: DraftSource,
     #[command(flatten)]
     pub exit: ExitDraft,
-    /// Length of a draft: `auto` is as long as what drafts reaches, `off` decodes plainly.
+    /// Length of a draft: `auto` is what gives most tokens per second here and now, none included (as long as can be when
+    /// sampling); `off` decodes plainly.
     #[arg(long, default_value = "auto", value_name = "auto|off|N")]
     pub speculate: String,
     /// Stop before this text (repeatable).

@@ -85,6 +85,11 @@ impl Loaded {
         &self.weights
     }
 
+    /// How its keys and values are held.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache
+    }
+
     /// How its weights are held.
     pub fn weight_type(&self) -> WeightType {
         self.weights.weight_type()

@@ -16,6 +16,7 @@ mod merge;
 mod prompts;
 mod quantize;
 mod report;
+mod round_costs;
 mod sweep;
 mod text_file;
 mod train;

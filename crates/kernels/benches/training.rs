@@ -41,14 +41,10 @@ fn products(c: &mut Criterion) {
                 let mut left = vec![0.0; Factor::buffer_len(precision, Side::Left, rows, terms)];
                 let mut right = vec![0.0; Factor::buffer_len(precision, Side::Right, terms, columns)];
                 let mut to = vec![0.0; rows * columns];
-                let ready = |side, view, turned, buffer| match turned {
-                    true => Factor::transposed(precision, side, view, buffer),
-                    false => Factor::plain(precision, side, view, buffer),
-                };
                 group.bench_function(name, |bencher| {
                     bencher.iter(|| {
-                        let left = ready(Side::Left, a, a_turned, left.as_mut_slice());
-                        let right = ready(Side::Right, b, b_turned, right.as_mut_slice());
+                        let left = ready(precision, Side::Left, a, a_turned, &mut left);
+                        let right = ready(precision, Side::Right, b, b_turned, &mut right);
                         multiply(&left, &right, ViewMut::new(&mut to, rows, columns), Write::Overwrite);
                     });
                 });
@@ -58,6 +54,19 @@ fn products(c: &mut Criterion) {
             product("weight gradient", (dy, true), (x, false));
             group.finish();
         }
+    }
+}
+
+fn ready<'a>(
+    precision: Precision,
+    side: Side,
+    view: View<'a>,
+    turned: bool,
+    buffer: &'a mut [f32],
+) -> Factor<'a> {
+    match turned {
+        true => Factor::transposed(precision, side, view, buffer),
+        false => Factor::plain(precision, side, view, buffer),
     }
 }
 

@@ -66,9 +66,47 @@ impl Distribution {
         // The largest weight is exp(0) = 1.
         entries.retain(|entry| entry.probability >= settings.min_p);
         entries.sort_unstable_by_key(|entry| entry.token);
-        let total: f32 = entries.iter().map(|entry| entry.probability).sum();
-        entries.iter_mut().for_each(|entry| entry.probability /= total);
+        self.normalise();
         Ok(())
+    }
+
+    /// Makes weights sum to 1; in f64, because a vocabulary of f32 sums would bias the last tokens.
+    fn normalise(&mut self) {
+        let total: f64 = self.entries.iter().map(|entry| f64::from(entry.probability)).sum();
+        self.entries
+            .iter_mut()
+            .for_each(|entry| entry.probability = (f64::from(entry.probability) / total) as f32);
+    }
+
+    /// What is left of this distribution where `other` has too little: `max(0, p - q)`, normalised (Leviathan et al.
+    /// 2211.17192, section 2.3). None where nothing is, up to rounding.
+    pub fn residual(&self, other: &Self) -> Option<Self> {
+        let mut entries = Vec::new();
+        self.beside(other, |token, mine, others| {
+            if mine > others {
+                entries.push(Entry { token, probability: mine - others });
+            }
+        });
+        let mut residual = Self { entries };
+        residual.normalise();
+        (!residual.entries.is_empty()).then_some(residual)
+    }
+
+    /// `sum of min(p, q)`: how often a token drawn from `other` is accepted for this distribution.
+    pub fn overlap(&self, other: &Self) -> f64 {
+        let mut sum = 0.0;
+        self.beside(other, |_, mine, others| sum += f64::from(mine.min(others)));
+        sum
+    }
+
+    /// Calls `visit` with every token of this distribution, its probability here and in `other`.
+    pub(crate) fn beside(&self, other: &Self, mut visit: impl FnMut(u32, f32, f32)) {
+        let mut others = other.entries.iter().peekable();
+        for entry in &self.entries {
+            while others.next_if(|theirs| theirs.token < entry.token).is_some() {}
+            let theirs = others.next_if(|theirs| theirs.token == entry.token);
+            visit(entry.token, entry.probability, theirs.map_or(0.0, |theirs| theirs.probability));
+        }
     }
 
     /// The tokens that can be drawn, by ascending id.
@@ -86,8 +124,8 @@ impl Distribution {
     pub fn at(&self, uniform: f32) -> u32 {
         let mut cumulative = 0.0;
         for entry in &self.entries {
-            cumulative += entry.probability;
-            if uniform < cumulative {
+            cumulative += f64::from(entry.probability);
+            if f64::from(uniform) < cumulative {
                 return entry.token;
             }
         }
@@ -146,14 +184,23 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Takes a token in.
-    pub fn add(&mut self, token: u32) {
+    /// Takes a token in; says whether it is new.
+    pub fn add(&mut self, token: u32) -> bool {
         let place = token as usize;
         if self.present.len() <= place {
             self.present.resize(place + 1, false);
         }
-        if !std::mem::replace(&mut self.present[place], true) {
+        let new = !std::mem::replace(&mut self.present[place], true);
+        if new {
             self.tokens.push(token);
+        }
+        new
+    }
+
+    /// Forgets the `count` newest of the tokens that were new.
+    pub(crate) fn forget(&mut self, count: usize) {
+        for token in self.tokens.drain(self.tokens.len() - count..) {
+            self.present[token as usize] = false;
         }
     }
 
@@ -278,9 +325,26 @@ mod tests {
     #[test]
     fn the_repetition_penalty_counts_a_token_once() {
         let mut seen = Seen::default();
-        [3, 1, 3, 0].into_iter().for_each(|token| seen.add(token));
+        assert_eq!([3, 1, 3, 0].map(|token| seen.add(token)), [true, true, false, true]);
         let mut logits = [0.0, -2.0, 3.0, 6.0];
         seen.penalise(&mut logits, 1.5);
         assert_eq!(logits, [0.0, -3.0, 3.0, 4.0]);
+        seen.forget(2);
+        let mut logits = [0.0, -2.0, 3.0, 6.0];
+        seen.penalise(&mut logits, 1.5);
+        assert_eq!(logits, [0.0, -2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn overlap_and_residual_of_two_distributions() {
+        let one = distribution(&tenths(), &settings());
+        let kept = SamplingSettings { top_k: 2, ..settings() };
+        // 1, 4, 2, 3 tenths against 0, 4, 0, 3 sevenths.
+        let other = distribution(&tenths(), &kept);
+        assert!((one.overlap(&other) - 0.7).abs() < 1e-6 && (other.overlap(&one) - 0.7).abs() < 1e-6);
+        assert_probabilities(&one.residual(&other).unwrap(), &[1.0 / 3.0, 0.0, 2.0 / 3.0, 0.0]);
+        let left = other.residual(&one).unwrap();
+        assert_probabilities(&left, &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
+        assert_eq!(one.residual(&one), None);
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bare::bare;
 use crate::error::{Error, Result};
+use crate::forced::forced;
 use crate::speculate::{DecodeSettings, decode};
 use crate::statistics::Statistics;
 use crate::target::Target;
@@ -23,11 +24,19 @@ pub struct MeasureSettings {
     pub draft_lengths: Vec<usize>,
     /// How often everything is measured.
     pub repeats: usize,
+    /// Take drafts to be right so often that a round gives this many tokens on average (see [`forced`]), instead of verifying
+    /// them.
+    pub force_acceptance: Option<f64>,
 }
 
 impl Default for MeasureSettings {
     fn default() -> Self {
-        Self { decoding: DecodeSettings::default(), draft_lengths: Vec::new(), repeats: 3 }
+        Self {
+            decoding: DecodeSettings::default(),
+            draft_lengths: Vec::new(),
+            repeats: 3,
+            force_acceptance: None,
+        }
     }
 }
 
@@ -85,7 +94,7 @@ pub struct Spread {
 
 impl Spread {
     /// Of at least one value.
-    fn of(values: Vec<f64>) -> Self {
+    pub(crate) fn of(values: Vec<f64>) -> Self {
         let mut sorted = values.clone();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;
@@ -122,6 +131,7 @@ pub fn measure(
     let mut turns = Turns {
         target,
         decoding: &settings.decoding,
+        force_acceptance: settings.force_acceptance,
         ways: [Way::Bare, Way::Plain].into_iter().chain(drafted).collect(),
     };
     // Untimed: the first run of each way allocates its buffers.
@@ -175,6 +185,7 @@ const FIRST_DRAFTED: usize = 2;
 struct Turns<'a, 'b> {
     target: &'a mut Target<'b>,
     decoding: &'a DecodeSettings,
+    force_acceptance: Option<f64>,
     ways: Vec<Way>,
 }
 
@@ -187,9 +198,14 @@ impl Turns<'_, '_> {
             let statistics = match self.ways[index] {
                 Way::Bare => bare(self.target, prompt, new_tokens)?.1,
                 Way::Plain => self.decode(prompt, 0)?,
-                Way::Drafted(length) => self.decode(prompt, length)?,
+                Way::Drafted(length) => match self.force_acceptance {
+                    None => self.decode(prompt, length)?,
+                    Some(tokens) => forced(self.target, prompt, new_tokens, length, tokens)?,
+                },
             };
-            new_tokens = statistics.new_tokens();
+            if index == PLAIN {
+                new_tokens = statistics.new_tokens();
+            }
             sums[index].merge(&statistics);
             done();
         }

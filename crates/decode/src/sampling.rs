@@ -1,11 +1,13 @@
 //! Settings of sampling, and the sampler that turns a row of logits into a token.
 
 use kernels::argmax::argmax;
+use objective::Chooser;
 use serde::{Deserialize, Serialize};
 use tensor::random::{self, Seeded};
 
 use crate::error::{Error, Result};
 use crate::filters::{Distribution, Seen};
+use crate::rejection::{Drafted, Judged, Rule};
 
 /// How a token is chosen among the logits. The default is greedy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,8 +67,9 @@ impl SamplingSettings {
     }
 }
 
-/// Purpose of the random stream that draws tokens.
+/// Purposes of the random streams that draw the model's tokens and the drafts'.
 const SAMPLING: u64 = 32;
+const DRAFTING: u64 = 33;
 
 /// Chooses the tokens of one text.
 #[derive(Debug)]
@@ -74,7 +77,10 @@ pub struct Sampler {
     settings: SamplingSettings,
     seen: Seen,
     rng: Seeded,
+    drafting_rng: Seeded,
     distribution: Distribution,
+    /// The only tokens that may be chosen.
+    allowed: Option<Vec<u32>>,
 }
 
 impl Sampler {
@@ -84,11 +90,18 @@ impl Sampler {
     ///
     /// If the settings are out of their ranges.
     pub fn new(settings: &SamplingSettings) -> Result<Self> {
+        Self::within(settings, None)
+    }
+
+    /// As [`new`](Self::new), of a vocabulary that has the tokens `allowed` only.
+    pub(crate) fn within(settings: &SamplingSettings, allowed: Option<&[u32]>) -> Result<Self> {
         settings.validate()?;
         Ok(Self {
+            allowed: allowed.map(<[u32]>::to_vec),
             settings: settings.clone(),
             seen: Seen::default(),
             rng: random::seeded(settings.seed, SAMPLING),
+            drafting_rng: random::seeded(settings.seed, DRAFTING),
             distribution: Distribution::default(),
         })
     }
@@ -132,6 +145,35 @@ impl Sampler {
         Ok(&self.distribution)
     }
 
+    /// The token after `position`, where `drafted` was proposed by a draft whose token before was `earlier`; and whether it
+    /// is that token, accepted. Its distribution is that of [`choose`](Self::choose).
+    ///
+    /// # Errors
+    ///
+    /// If the logits are not finite.
+    pub(crate) fn judge(
+        &mut self,
+        rule: &dyn Rule,
+        logits: &mut [f32],
+        position: usize,
+        drafted: &Drafted,
+        earlier: Option<&Drafted>,
+    ) -> Result<Judged> {
+        if self.settings.greedy() {
+            let token = self.choose(logits, position)?;
+            let accepted = token == drafted.token;
+            return Ok(Judged { token, accepted, expected: f64::from(u8::from(accepted)) });
+        }
+        self.fill(logits, position)?;
+        let (token, accepted) = rule.decide(&self.distribution, drafted, earlier, &mut self.rng);
+        Ok(Judged { token, accepted, expected: drafted.expected_acceptance(&self.distribution) })
+    }
+
+    /// Chooses the tokens of one draft as this sampler chooses those of the text, from a random stream of their own.
+    pub(crate) fn drafting(&mut self) -> Drafting<'_> {
+        Drafting { sampler: self, drafted: Vec::new(), new: 0 }
+    }
+
     fn fill(&mut self, logits: &mut [f32], position: usize) -> Result<()> {
         self.penalise(logits);
         self.distribution.fill(logits, &self.settings, position)
@@ -141,10 +183,64 @@ impl Sampler {
         if self.penalises() {
             self.seen.penalise(logits, self.settings.repetition_penalty);
         }
+        if let Some(allowed) = &self.allowed {
+            let kept: Vec<f32> = allowed.iter().map(|token| logits[*token as usize]).collect();
+            logits.fill(f32::NEG_INFINITY);
+            allowed.iter().zip(kept).for_each(|(token, logit)| logits[*token as usize] = logit);
+        }
     }
 
     fn penalises(&self) -> bool {
         self.settings.repetition_penalty != 1.0
+    }
+}
+
+/// A draft being made. What it observes is forgotten when it ends.
+pub(crate) struct Drafting<'a> {
+    sampler: &'a mut Sampler,
+    drafted: Vec<Drafted>,
+    /// Tokens that were new to the text.
+    new: usize,
+}
+
+impl Drafting<'_> {
+    /// The tokens, and what each was drawn from.
+    pub(crate) fn finish(mut self) -> Vec<Drafted> {
+        std::mem::take(&mut self.drafted)
+    }
+
+    fn take(&mut self, token: u32, proposal: Option<Distribution>) -> u32 {
+        if self.sampler.penalises() {
+            self.new += usize::from(self.sampler.seen.add(token));
+        }
+        self.drafted.push(Drafted { token, proposal });
+        token
+    }
+}
+
+impl Chooser for Drafting<'_> {
+    fn choose(&mut self, logits: &mut [f32]) -> u32 {
+        let sampler = &mut *self.sampler;
+        sampler.penalise(logits);
+        if !sampler.settings.greedy() {
+            let mut proposal = Distribution::default();
+            // A drafter whose numbers are bad makes bad drafts, which are refused: no reason to stop.
+            if proposal.fill(logits, &sampler.settings, 0).is_ok() {
+                let token = proposal.at(random::uniform(&mut sampler.drafting_rng));
+                return self.take(token, Some(proposal));
+            }
+        }
+        self.take(argmax(logits) as u32, None)
+    }
+
+    fn propose(&mut self, token: u32) {
+        self.take(token, None);
+    }
+}
+
+impl Drop for Drafting<'_> {
+    fn drop(&mut self) {
+        self.sampler.seen.forget(self.new);
     }
 }
 

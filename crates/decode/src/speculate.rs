@@ -1,9 +1,10 @@
 //! Blockwise self-speculation (Stern et al. 1811.03115; Gloeckle et al. 2404.19737, section 2): one run of the model
 //! verifies a draft, and its last accepted row makes the next one.
 //!
-//! Every token is the model's own choice at its row, with or without drafts: a draft only decides how many rows one run
-//! has. A row is read while the tokens before it were confirmed, so repetition penalty and stop rules see the same history
-//! that they see without drafts.
+//! In greedy decoding every token is the model's own choice at its row, with or without drafts: a draft only decides how many
+//! rows one run has. In sampling every token has the distribution that it has without drafts ([`crate::rejection`]). A row is
+//! read while the tokens before it were confirmed, so repetition penalty and stop rules see the same history that they see
+//! without drafts.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -11,6 +12,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::rejection::{Drafted, Exact, Rule};
 use crate::sampling::{Sampler, SamplingSettings};
 use crate::statistics::Statistics;
 use crate::target::Target;
@@ -55,10 +57,10 @@ impl DecodeSettings {
         if self.draft_length > longest {
             let problem = match longest {
                 0 => format!(
-                    "{} tokens: this model has no heads that could draft them, use 0",
+                    "{} tokens: this model has no heads, and nothing else drafts: use 0",
                     self.draft_length
                 ),
-                _ => format!("{} tokens: the heads of this model draft 1 to {longest}", self.draft_length),
+                _ => format!("{} tokens: draft 1 to {longest} here", self.draft_length),
             };
             return Err(Error::setting("draft_length", problem));
         }
@@ -113,13 +115,7 @@ pub struct Decoded {
     pub ending: Ending,
     /// What it cost.
     pub statistics: Statistics,
-    /// Something that the user should know, such as drafts that were asked for and not made.
-    pub note: Option<String>,
 }
-
-/// What stands in [`Decoded::note`] when drafts and sampling are asked for together.
-pub const SAMPLING_WITHOUT_DRAFTS: &str =
-    "temperature above 0 decodes without drafts: drafts are verified in greedy decoding only";
 
 /// Continues `prompt`. `sink` gets every token except an end token as soon as it is decided, and may end the text; tokens
 /// that the same run of the model gave after that one are dropped.
@@ -133,15 +129,49 @@ pub fn decode(
     settings: &DecodeSettings,
     sink: &mut dyn FnMut(u32, Origin) -> ControlFlow<Ending>,
 ) -> Result<Decoded> {
+    decode_by(&Manner::default(), target, prompt, settings, &mut |_| {}, sink)
+}
+
+/// How drafts are verified, and which tokens there are.
+pub(crate) struct Manner<'a> {
+    /// The way to verify.
+    pub(crate) rule: &'a dyn Rule,
+    /// The only tokens that target and draft may choose.
+    pub(crate) allowed: Option<&'a [u32]>,
+}
+
+impl Default for Manner<'_> {
+    fn default() -> Self {
+        Self { rule: &Exact, allowed: None }
+    }
+}
+
+/// What was drafted for a token of the text before it was decided.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    /// The draft's token at this place, if the draft reached it.
+    pub(crate) drafted: Option<&'a Drafted>,
+    /// The draft's token at the place before.
+    pub(crate) earlier: Option<&'a Drafted>,
+}
+
+/// As [`decode`] in another manner; `watch` is told of every token of the text what was drafted there.
+pub(crate) fn decode_by(
+    manner: &Manner,
+    target: &mut Target,
+    prompt: &[u32],
+    settings: &DecodeSettings,
+    watch: &mut dyn FnMut(Row),
+    sink: &mut dyn FnMut(u32, Origin) -> ControlFlow<Ending>,
+) -> Result<Decoded> {
     settings.validate(target)?;
     if prompt.len() >= target.capacity() {
         return Err(Error::PromptTooLong { tokens: prompt.len(), capacity: target.capacity() });
     }
-    let sampled = !settings.sampling.greedy();
-    let draft_length = if sampled { 0 } else { settings.draft_length };
+    let draft_length = settings.draft_length;
     let room = target.capacity() - prompt.len();
     let mut text = Text {
-        sampler: Sampler::new(&settings.sampling)?,
+        sampler: Sampler::within(&settings.sampling, manner.allowed)?,
         settings,
         limit: settings.max_new_tokens.min(room),
         position: prompt.len() - usize::from(!prompt.is_empty()),
@@ -157,34 +187,40 @@ pub fn decode(
     target.recycle(logits);
     let first_at = Instant::now();
     let mut statistics = Statistics { generations: 1, prompt_tokens: prompt.len(), ..Statistics::default() };
+    watch(Row { drafted: None, earlier: None });
     let mut ending = text.take(first, Origin::Verifier);
     let mut rows = vec![first];
     let ending = loop {
         if let Some(ending) = ending {
             break ending;
         }
-        ending = round(target, &mut text, draft_length, &mut rows, &mut statistics)?;
+        ending = round(manner.rule, target, &mut text, draft_length, &mut rows, watch, &mut statistics)?;
     };
     statistics.committed_tokens = text.ids.len() - 1;
     statistics.first_token_seconds = (first_at - start).as_secs_f64();
     statistics.decode_seconds = first_at.elapsed().as_secs_f64();
-    let note = (sampled && settings.draft_length > 0).then(|| SAMPLING_WITHOUT_DRAFTS.to_owned());
-    Ok(Decoded { ids: text.ids, origins: text.origins, ending, statistics, note })
+    Ok(Decoded { ids: text.ids, origins: text.origins, ending, statistics })
 }
 
 /// Drafts, runs the model over the decided token and the draft, and takes the tokens that its rows decide. `rows` begins
 /// with the decided token, and does so again afterwards.
 fn round(
+    rule: &dyn Rule,
     target: &mut Target,
     text: &mut Text,
     draft_length: usize,
     rows: &mut Vec<u32>,
+    watch: &mut dyn FnMut(Row),
     statistics: &mut Statistics,
 ) -> Result<Option<Ending>> {
     // A run gives one token more than the draft has.
     let draft_length = draft_length.min(text.limit - text.ids.len() - 1);
+    let mut draft = Vec::new();
     if draft_length > 0 {
-        rows.extend_from_slice(&target.draft(draft_length).tokens);
+        let mut drafting = text.sampler.drafting();
+        target.draft(rows[0], draft_length, &mut drafting);
+        draft = drafting.finish();
+        rows.extend(draft.iter().map(|drafted| drafted.token));
     } else {
         // What is left only shrinks, so that no later round will want a draft either.
         target.stop_drafting();
@@ -194,13 +230,21 @@ fn round(
     let width = logits.width;
     let (mut ending, mut decided, mut committed) = (None, rows[0], 0);
     for (row, logits) in logits.data.chunks_exact_mut(width).enumerate() {
-        decided = text.choose(logits)?;
         committed = row + 1;
-        let drafted = rows.get(row + 1);
-        let accepted = drafted == Some(&decided);
-        if drafted.is_some() {
-            statistics.count_draft(row + 1, accepted);
-        }
+        let (drafted, earlier) = (draft.get(row), row.checked_sub(1).and_then(|row| draft.get(row)));
+        watch(Row { drafted, earlier });
+        let accepted = match drafted {
+            None => {
+                decided = text.choose(logits)?;
+                false
+            }
+            Some(drafted) => {
+                let judged = text.sampler.judge(rule, logits, text.position, drafted, earlier)?;
+                statistics.count_draft(row + 1, judged.accepted, judged.expected);
+                decided = judged.token;
+                judged.accepted
+            }
+        };
         ending = text.take(decided, if accepted { Origin::Draft(row + 1) } else { Origin::Verifier });
         if !accepted || ending.is_some() {
             break;

@@ -26,19 +26,28 @@ pub struct Statistics {
 }
 
 /// How the drafts did at one depth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DepthCounts {
     /// Rounds that reached this depth: the draft was that long, all its tokens before were accepted, and none of them ended
     /// the text.
     pub drafted: usize,
     /// Those in which the token was accepted.
     pub accepted: usize,
+    /// How many of them would be accepted over all draws of the draft's tokens: the sum of `sum of min(p, q)`, with p what the
+    /// target and q what the draft leaves after temperature and filters. In greedy decoding the same as `accepted`.
+    pub expected: f64,
 }
 
 impl DepthCounts {
     /// Acceptance at this depth; none if no round reached it.
     pub fn acceptance(&self) -> Option<f64> {
         ratio(self.accepted as f64, self.drafted as f64)
+    }
+
+    /// What acceptance at this depth would be over all draws; none if no round reached it.
+    pub fn expected_acceptance(&self) -> Option<f64> {
+        ratio(self.expected, self.drafted as f64)
     }
 }
 
@@ -55,6 +64,7 @@ impl Statistics {
         for (mine, others) in self.depths.iter_mut().zip(&other.depths) {
             mine.drafted += others.drafted;
             mine.accepted += others.accepted;
+            mine.expected += others.expected;
         }
         self.first_token_seconds += other.first_token_seconds;
         self.decode_seconds += other.decode_seconds;
@@ -106,13 +116,14 @@ impl Statistics {
     }
 
     /// A draft reached place `depth` (from 1) and was accepted there or not.
-    pub(crate) fn count_draft(&mut self, depth: usize, accepted: bool) {
+    pub(crate) fn count_draft(&mut self, depth: usize, accepted: bool, expected: f64) {
         if self.depths.len() < depth {
             self.depths.resize(depth, DepthCounts::default());
         }
         let counts = &mut self.depths[depth - 1];
         counts.drafted += 1;
         counts.accepted += usize::from(accepted);
+        counts.expected += expected;
     }
 }
 
@@ -138,9 +149,10 @@ mod tests {
         let mut statistics = Statistics::default();
         // Three rounds: both accepted; the first only; none.
         for (depth, accepted) in [(1, true), (2, true), (1, true), (2, false), (1, false)] {
-            statistics.count_draft(depth, accepted);
+            statistics.count_draft(depth, accepted, 0.75);
         }
         assert_eq!(statistics.acceptance_per_depth(), [Some(2.0 / 3.0), Some(0.5)]);
+        assert_eq!(statistics.depths[1].expected_acceptance(), Some(0.75));
     }
 
     #[test]
@@ -150,7 +162,7 @@ mod tests {
             prompt_tokens: 5,
             forwards: 4,
             committed_tokens: 10,
-            depths: vec![DepthCounts { drafted: 4, accepted: 3 }],
+            depths: vec![DepthCounts { drafted: 4, accepted: 3, expected: 2.5 }],
             first_token_seconds: 0.5,
             decode_seconds: 2.0,
         };
@@ -159,7 +171,10 @@ mod tests {
             prompt_tokens: 1,
             forwards: 6,
             committed_tokens: 10,
-            depths: vec![DepthCounts { drafted: 6, accepted: 4 }, DepthCounts { drafted: 4, accepted: 0 }],
+            depths: vec![
+                DepthCounts { drafted: 6, accepted: 4, expected: 3.5 },
+                DepthCounts { drafted: 4, accepted: 0, expected: 0.5 },
+            ],
             first_token_seconds: 0.25,
             decode_seconds: 3.0,
         };
@@ -169,6 +184,7 @@ mod tests {
         assert_eq!(turned, both);
         assert_eq!(both.tokens_per_forward(), Some(2.0));
         assert_eq!(both.acceptance_per_depth(), [Some(0.7), Some(0.0)]);
+        assert_eq!(both.depths[0].expected_acceptance(), Some(0.6));
         assert_eq!(both.new_tokens(), 22);
         assert_eq!(both.seconds_per_token(), Some(0.25));
         assert_eq!(both.seconds_per_forward(), Some(0.5));

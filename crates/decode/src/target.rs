@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use kernels::packed::WeightType;
 use kernels::team::Team;
 use model::Decoder;
-use model::engine::{Engine, EngineWeights, Keep, Rows};
-use objective::{Draft, Drafter, Verified};
+use model::engine::{CacheType, Engine, EngineWeights, Keep, Rows};
+use objective::{Begun, Chooser, Drafter, Greedy, Verified};
 use tensor::{Ops, Params};
 
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ pub struct Target<'a> {
     taps: Vec<usize>,
     length: usize,
     pending: usize,
+    /// Committed tokens, and beyond `length` the pending ones.
+    tokens: Vec<u32>,
     drafting: bool,
     tapped: Tapped,
 }
@@ -40,9 +43,19 @@ struct Tapped {
 }
 
 impl<'a> Target<'a> {
-    /// Packs the weights of a model and of its drafter; engines on other threads may share them.
+    /// Packs the weights of a model and of its drafter in f32; engines on other threads may share them.
     pub fn pack(decoder: &Decoder, drafter: Option<&dyn Drafter>, params: &Params) -> Arc<EngineWeights> {
-        let mut weights = EngineWeights::new(decoder, params);
+        Self::pack_as(WeightType::F32, decoder, drafter, params)
+    }
+
+    /// As [`Self::pack`], in another type of weights.
+    pub fn pack_as(
+        weight_type: WeightType,
+        decoder: &Decoder,
+        drafter: Option<&dyn Drafter>,
+        params: &Params,
+    ) -> Arc<EngineWeights> {
+        let mut weights = EngineWeights::new_as(weight_type, decoder, params);
         if let Some(drafter) = drafter {
             drafter.pack(&mut weights, params);
         }
@@ -73,9 +86,16 @@ impl<'a> Target<'a> {
             taps: drafter.map_or_else(Vec::new, Drafter::taps),
             length: 0,
             pending: 0,
+            tokens: Vec::new(),
             drafting: false,
             tapped: Tapped::default(),
         })
+    }
+
+    /// Holds keys and values in another way from now on; a new sequence has to begin.
+    pub fn hold_cache_as(&mut self, cache_type: CacheType) {
+        self.engine.hold_cache_as(cache_type);
+        self.restart();
     }
 
     /// Committed positions.
@@ -86,6 +106,17 @@ impl<'a> Target<'a> {
     /// Positions that fit.
     pub fn capacity(&self) -> usize {
         self.engine.capacity()
+    }
+
+    /// Tokens that the model knows.
+    pub fn vocabulary(&self) -> usize {
+        self.decoder.config.vocabulary
+    }
+
+    /// Bytes of keys and values of one position, in all layers of the model.
+    pub fn cache_bytes_per_position(&self) -> usize {
+        let config = &self.decoder.config;
+        2 * config.layers * config.kv_heads * config.head_dim * self.engine.cache_type().bytes()
     }
 
     /// The longest draft that the drafter makes; 0 without one.
@@ -111,6 +142,8 @@ impl<'a> Target<'a> {
         self.length = 0;
         self.tapped.verified = 0;
         self.drafting = drafting && self.drafter.is_some();
+        // What a draft began that was never verified is of another text.
+        drop(self.drafter.and_then(Drafter::begun));
         let last_layer = self.decoder.blocks.len() - 1;
         let last_slot = self.decoder.blocks[last_layer].attention().slot;
         // The rest of the last layer's rows is there for keys and values, unless the drafter reads them.
@@ -130,6 +163,13 @@ impl<'a> Target<'a> {
         self.engine.set_keep(last_slot, Keep::All);
         let last_row = last_row.expect("the prompt has a last chunk");
         Ok(self.logits(last_row))
+    }
+
+    /// Begins a new sequence, which no drafts will be asked for.
+    pub fn restart(&mut self) {
+        self.length = 0;
+        self.pending = 0;
+        self.stop_drafting();
     }
 
     /// Runs `tokens` at the positions after the committed ones, as pending rows; gives the logits after each of them,
@@ -161,13 +201,14 @@ impl<'a> Target<'a> {
         self.tapped.verified = if self.drafting { rows } else { 0 };
     }
 
-    /// Proposes `length` tokens, the first of which stands after the token that the last committed row decides.
+    /// Lets the drafter propose up to `length` tokens to `chooser`, the first of which stands after `decided`, the token that
+    /// the last committed row decided.
     ///
     /// # Panics
     ///
     /// If the sequence was started without drafting, no rows were committed since the last draft, or `length` is beyond
     /// [`longest_draft`](Self::longest_draft).
-    pub fn draft(&mut self, length: usize) -> Draft {
+    pub fn draft(&mut self, decided: u32, length: usize, chooser: &mut dyn Chooser) {
         assert!(self.drafting, "the sequence was started without drafting");
         assert!(self.tapped.verified > 0, "a draft builds on rows committed since the last one");
         assert!(
@@ -175,7 +216,9 @@ impl<'a> Target<'a> {
             "a draft of {length} tokens, {} at most",
             self.longest_draft()
         );
-        self.run_drafter(length)
+        self.tokens.truncate(self.length);
+        self.tokens.push(decided);
+        self.run_drafter(length, chooser);
     }
 
     /// No more drafts will be asked for in this sequence: the drafter's caches need not be kept up.
@@ -218,13 +261,19 @@ impl<'a> Target<'a> {
         let Self { decoder, engine, taps, tapped, .. } = self;
         let taps = if self.drafting { taps.as_slice() } else { &[] };
         engine.stand_at(self.length);
-        let embedded = decoder.embed(engine, tokens);
+        self.tokens.truncate(self.length);
+        self.tokens.extend_from_slice(tokens);
         let mut tap = |engine: &mut Engine, layer: usize, states: &Rows| {
             for (index, _) in taps.iter().enumerate().filter(|(_, tap)| **tap == layer) {
                 tapped.collected.push((index, engine.share(states)));
             }
         };
-        let states = decoder.run_blocks(engine, embedded, 0..decoder.blocks.len(), &mut tap);
+        let begun = if self.drafting { self.drafter.and_then(Drafter::begun) } else { None };
+        let (first, begun) = match begun.filter(|begun| tokens.starts_with(&begun.tokens)) {
+            Some(begun) => (begun.blocks, finish_begun(engine, decoder, begun, tokens, self.length)),
+            None => (0, decoder.embed(engine, tokens)),
+        };
+        let states = decoder.run_blocks(engine, begun, first..decoder.blocks.len(), &mut tap);
         tapped.collected.sort_unstable_by_key(|(index, _)| *index);
         tapped.states.extend(tapped.collected.drain(..).map(|(_, states)| states));
         self.pending = tokens.len();
@@ -240,14 +289,33 @@ impl<'a> Target<'a> {
     /// Lets the drafter see committed rows that no draft was asked for.
     fn take_in(&mut self) {
         if self.tapped.verified > 0 {
-            self.run_drafter(0);
+            self.run_drafter(0, &mut Greedy::default());
         }
     }
 
-    fn run_drafter(&mut self, length: usize) -> Draft {
+    fn run_drafter(&mut self, length: usize, chooser: &mut dyn Chooser) {
         let rows = std::mem::take(&mut self.tapped.verified);
-        let Some(drafter) = self.drafter else { return Draft::default() };
-        let verified = Verified { states: &self.tapped.states, rows, first_position: self.length - rows };
-        drafter.draft(&mut self.engine, self.decoder, &verified, length)
+        let Some(drafter) = self.drafter else { return };
+        let verified = Verified {
+            states: &self.tapped.states,
+            rows,
+            first_position: self.length - rows,
+            tokens: &self.tokens,
+        };
+        drafter.draft(&mut self.engine, self.decoder, &verified, length, chooser);
     }
+}
+
+/// Brings the rows that drafting has not run to where those stand that it has, and puts all of them together.
+fn finish_begun(engine: &mut Engine, decoder: &Decoder, begun: Begun, tokens: &[u32], length: usize) -> Rows {
+    let Begun { blocks, states, .. } = begun;
+    let rest = &tokens[states.rows..];
+    if rest.is_empty() {
+        return states;
+    }
+    engine.stand_at(length + states.rows);
+    let embedded = decoder.embed(engine, rest);
+    let rest = decoder.run_blocks(engine, embedded, 0..blocks, &mut |_, _, _| {});
+    engine.stand_at(length);
+    engine.stack(vec![states, rest])
 }

@@ -12,7 +12,7 @@ use model::Decoder;
 use model::engine::{Engine, EngineWeights, Rows};
 use objective::HeadKind::{Causal, Layer, Linear};
 use objective::UnembeddingKind::Shared;
-use objective::{Draft, Drafter, Objective, ParallelHeads, Verified};
+use objective::{Chooser, Drafter, Greedy, Objective, ParallelHeads, Verified};
 use sakiyomi_decode::{DecodeSettings, Error, Target, decode};
 use tensor::Params;
 
@@ -37,7 +37,14 @@ impl Drafter for Watched {
         self.heads.pack(weights, params);
     }
 
-    fn draft(&self, engine: &mut Engine, decoder: &Decoder, verified: &Verified, length: usize) -> Draft {
+    fn draft(
+        &self,
+        engine: &mut Engine,
+        decoder: &Decoder,
+        verified: &Verified,
+        length: usize,
+        chooser: &mut dyn Chooser,
+    ) {
         self.calls.fetch_add(1, Relaxed);
         assert_eq!(
             self.covered.swap(verified.first_position + verified.rows, Relaxed),
@@ -47,7 +54,9 @@ impl Drafter for Watched {
         for states in verified.states {
             assert!(states.rows >= verified.rows, "every committed row is there");
         }
-        self.heads.draft(engine, decoder, verified, length)
+        let decided = usize::from(length > 0);
+        assert_eq!(verified.tokens.len(), verified.first_position + verified.rows + decided);
+        self.heads.draft(engine, decoder, verified, length, chooser);
     }
 }
 
@@ -102,7 +111,12 @@ fn rows_that_were_not_kept_leave_no_trace() {
         let mut fresh = toy.target(1);
         let expected = fresh.prefill(&[1, 2, 3, 4, 5, 6, 10], true).unwrap();
         assert_eq!(bits(&logits), bits(&expected));
-        assert_eq!(target.draft(2), fresh.draft(2));
+        let drafts = [&mut target, &mut fresh].map(|target| {
+            let mut draft = Greedy::default();
+            target.draft(3, 2, &mut draft);
+            draft.tokens
+        });
+        assert!(drafts[0] == drafts[1] && drafts[0].len() == 2, "{drafts:?}");
     }
 }
 

@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 
 use common::{Toy, config, planted, random, spec};
 use data::Vocabulary;
-use objective::HeadKind::{Layer, Linear};
+use objective::HeadKind::Linear;
 use objective::UnembeddingKind::Shared;
 use sakiyomi_decode::{
-    DecodeSettings, Ending, Error, GenerateSettings, Generation, MeasureSettings, Piece,
-    SAMPLING_WITHOUT_DRAFTS, SamplingSettings, Target, generate, measure,
+    DecodeSettings, Ending, Error, GenerateSettings, Generation, MeasureSettings, Piece, Target, generate,
+    measure,
 };
 
 /// A byte model that recites `text` (no byte twice) over and over; its heads know it as well.
@@ -118,25 +118,6 @@ fn a_receiver_can_interrupt() {
 }
 
 #[test]
-fn sampling_decodes_plainly_and_says_so() {
-    let toy = random(&config(257, 2, 200), spec(Layer, 3, Shared), 3);
-    let sampling = SamplingSettings { temperature: 0.8, top_k: 40, seed: 5, ..SamplingSettings::default() };
-    let with_drafts = |draft_length| {
-        let mut settings = settings(draft_length, 40, &[]);
-        settings.decoding.sampling = sampling.clone();
-        run(&toy, "once", &settings)
-    };
-    let (plain, asked) = (with_drafts(0), with_drafts(2));
-    assert_eq!(asked.decoded.ids, plain.decoded.ids);
-    assert_eq!(asked.decoded.statistics.forwards, 39);
-    assert_eq!(asked.decoded.note.as_deref(), Some(SAMPLING_WITHOUT_DRAFTS));
-    assert_eq!(plain.decoded.note, None);
-    let mut other = settings(0, 40, &[]);
-    other.decoding.sampling = SamplingSettings { seed: 6, ..sampling };
-    assert_ne!(run(&toy, "once", &other).decoded.ids, plain.decoded.ids);
-}
-
-#[test]
 fn what_cannot_work_is_refused_with_the_reason() {
     let toy = random(&config(60, 2, 32), spec(Linear, 3, Shared), 3);
     let refusal = |prompt: &[u32], settings: &GenerateSettings| -> String {
@@ -188,6 +169,7 @@ fn measuring_takes_turns_over_all_ways() {
         decoding: DecodeSettings { max_new_tokens: 41, ..DecodeSettings::default() },
         draft_lengths: vec![1, 4],
         repeats: 2,
+        ..MeasureSettings::default()
     };
     let mut last = (0, 0);
     let measured = measure(&mut toy.target(1), &[vec![97], vec![98, 99]], &settings, &mut |done, all| {

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use crate::cpu::{Isa, isa, multiversion};
-use crate::packed::{LANES, Product, Shared, Start};
+use crate::packed::{Element, LANES, Product, Shared, Start, UpperHalf, rounded};
 use crate::soft_cap;
 use crate::team::Team;
 use crate::vector::lanes;
@@ -27,6 +27,25 @@ pub const MAX_HEAD_DIM: usize = 512;
 
 /// Calls with fewer multiply-adds than this are done by the caller: sharing them would take longer.
 const ALONE: usize = 50_000;
+
+/// A number as a cache holds it: f32, or bf16 at half the memory and half its way.
+#[allow(private_bounds)]
+pub trait CacheValue: Element + Default {
+    /// The nearest.
+    fn of(value: f32) -> Self;
+}
+
+impl CacheValue for f32 {
+    fn of(value: f32) -> Self {
+        value
+    }
+}
+
+impl CacheValue for UpperHalf {
+    fn of(value: f32) -> Self {
+        Self(rounded(value))
+    }
+}
 
 /// Attention of one layer.
 ///
@@ -61,7 +80,7 @@ impl CachedAttention {
     /// # Panics
     ///
     /// If a slice has another size than the shape says, or the rows go beyond the capacity.
-    pub fn store(&self, qkv: &[f32], first_position: usize, keys: &mut [f32], values: &mut [f32]) {
+    pub fn store<V: CacheValue>(&self, qkv: &[f32], first_position: usize, keys: &mut [V], values: &mut [V]) {
         let rows = self.rows(qkv, first_position);
         assert_eq!(keys.len(), self.cache_len(), "the cache of keys has another size than cache_len");
         assert_eq!(values.len(), self.cache_len(), "the cache of values has another size than cache_len");
@@ -72,12 +91,12 @@ impl CachedAttention {
             for kv_head in 0..self.kv_heads {
                 let keys = &mut keys[self.key_place(kv_head, position / LANES)..];
                 for (d, key) in key[kv_head * head_dim..][..head_dim].iter().enumerate() {
-                    keys[d * LANES + position % LANES] = *key;
+                    keys[d * LANES + position % LANES] = V::of(*key);
                 }
                 let value = &value[kv_head * head_dim..][..head_dim];
                 for (panel, value) in value.chunks(LANES).enumerate() {
-                    values[self.value_place(kv_head, panel, position)..][..value.len()]
-                        .copy_from_slice(value);
+                    let place = &mut values[self.value_place(kv_head, panel, position)..][..value.len()];
+                    place.iter_mut().zip(value).for_each(|(place, value)| *place = V::of(*value));
                 }
             }
         }
@@ -91,29 +110,29 @@ impl CachedAttention {
     /// # Panics
     ///
     /// If a slice has another size than the shape says, the rows go beyond the capacity, or a row does not see itself.
-    pub fn forward(
+    pub fn forward<V: CacheValue>(
         &self,
         team: &Team,
         qkv: &[f32],
         first_position: usize,
         first_visible: &[u32],
-        keys: &[f32],
-        values: &[f32],
+        keys: &[V],
+        values: &[V],
         out: &mut [f32],
     ) {
         self.forward_on(isa(), team, qkv, first_position, first_visible, keys, values, out);
     }
 
     /// [`forward`](Self::forward) with the products of a certain instruction set, so that tests can walk all of them.
-    fn forward_on(
+    fn forward_on<V: CacheValue>(
         &self,
         isa: Isa,
         team: &Team,
         qkv: &[f32],
         first_position: usize,
         first_visible: &[u32],
-        keys: &[f32],
-        values: &[f32],
+        keys: &[V],
+        values: &[V],
         out: &mut [f32],
     ) {
         let rows = self.rows(qkv, first_position);
@@ -198,14 +217,14 @@ impl CachedAttention {
 }
 
 /// One call of [`CachedAttention::forward`], as its parts see it.
-struct Layer<'a> {
+struct Layer<'a, V> {
     shape: CachedAttention,
     isa: Isa,
     qkv: &'a [f32],
     first_position: usize,
     first_visible: &'a [u32],
-    keys: &'a [f32],
-    values: &'a [f32],
+    keys: &'a [V],
+    values: &'a [V],
     out: Shared,
 }
 
@@ -226,7 +245,7 @@ struct Softmax {
     total: f32,
 }
 
-impl Layer<'_> {
+impl<V: CacheValue> Layer<'_, V> {
     /// Attends with some of the query vectors of one key head. They count by rows and, within a row, by heads of the group.
     #[allow(unsafe_code)]
     fn attend<const D: usize>(&self, kv_head: usize, vectors: Range<usize>) {

@@ -6,14 +6,23 @@
 //! chain of multiply-adds over the inputs in order, with what [`Start`] names added last; threads divide
 //! outputs, never a sum. Instruction sets with a fused multiply-add ([`fused`]) all give the same bits.
 
+mod formats;
+mod narrow;
+mod narrow_simd;
+mod rounding;
+mod rows;
 mod simd;
 mod tile;
+mod weights;
 
+pub use rows::PreparedRows;
 pub use simd::fused;
-pub use tile::Start;
+pub use tile::{Start, UpperHalf};
+pub use weights::{Packed, WeightType};
 
+pub(crate) use rounding::rounded;
 pub(crate) use simd::{LANES, Simd, Work, with_simd};
-pub(crate) use tile::Product;
+pub(crate) use tile::{Element, Product};
 
 use std::fmt;
 
@@ -44,6 +53,30 @@ pub struct PackedF32 {
 #[repr(C, align(64))]
 struct CacheLine([f32; LANES]);
 
+/// Values that are bytes without padding, any of which may be anything.
+///
+/// # Safety
+///
+/// That is so.
+#[allow(unsafe_code)]
+unsafe trait Plain: Copy {}
+
+// SAFETY: numbers without padding.
+#[allow(unsafe_code)]
+unsafe impl Plain for CacheLine {}
+
+#[allow(unsafe_code)]
+fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: plain values are bytes.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+#[allow(unsafe_code)]
+fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: plain values are bytes, and any bytes are such values.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
 impl fmt::Debug for PackedF32 {
     /// The shape; the weights would fill pages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,7 +94,8 @@ impl PackedF32 {
     /// If a part is not of that size.
     pub fn pack(parts: &[(&[f32], usize)], inputs: usize) -> Self {
         let outputs = parts.iter().map(|(_, outputs)| outputs).sum::<usize>();
-        let mut panels = memory::filled(CacheLine([0.0; LANES]), outputs.div_ceil(LANES) * inputs);
+        let mut packed = Self::zero(outputs, inputs);
+        let panels = &mut packed.panels;
         let mut output = 0;
         for (weights, part_outputs) in parts {
             assert_eq!(weights.len(), part_outputs * inputs, "a part is not [outputs, inputs]");
@@ -73,7 +107,20 @@ impl PackedF32 {
                 output += 1;
             }
         }
+        packed
+    }
+
+    fn zero(outputs: usize, inputs: usize) -> Self {
+        let panels = memory::filled(CacheLine([0.0; LANES]), outputs.div_ceil(LANES) * inputs);
         Self { outputs, inputs, panels }
+    }
+
+    fn as_bytes(&self) -> [&[u8]; 2] {
+        [bytes_of(&self.panels), &[]]
+    }
+
+    fn as_bytes_mut(&mut self) -> [&mut [u8]; 2] {
+        [bytes_of_mut(&mut self.panels), &mut []]
     }
 
     /// Width of a row of outputs.
@@ -121,7 +168,7 @@ impl PackedF32 {
         assert!(isa.available(), "this machine has no {}", isa.name());
         let y = Shared(y.as_mut_ptr());
         let panels = self.outputs.div_ceil(LANES);
-        let parts = self.parts(rows, panels, team.threads());
+        let parts = parts(rows * self.inputs * self.outputs, panels, team.threads());
         team.run(parts, &|part| {
             let panel = panels * part / parts;
             let panels = panels * (part + 1) / parts - panel;
@@ -147,18 +194,6 @@ impl PackedF32 {
         });
     }
 
-    /// Into how many ranges of panels a product is divided. More than threads, if they are worth it: a thread that is held
-    /// up leaves the rest to the others.
-    fn parts(&self, rows: usize, panels: usize, threads: usize) -> usize {
-        let work = rows * self.inputs * self.outputs;
-        if threads == 1 || work < ALONE {
-            return 1;
-        }
-        // A multiple of the threads: five equal parts would keep two of them busy for three.
-        let parts = (work / PART).clamp(1, 4 * threads).next_multiple_of(threads);
-        parts.min(panels / PANELS_PER_PART).max(1)
-    }
-
     /// The weights of some panels, as flat values.
     #[allow(unsafe_code)]
     fn weights(&self, panel: usize, panels: usize) -> &[f32] {
@@ -166,6 +201,17 @@ impl PackedF32 {
         // SAFETY: a `CacheLine` is 16 f32 without padding.
         unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * LANES) }
     }
+}
+
+/// Into how many ranges of panels a product of `work` multiply-adds is divided. More than threads, if they are worth it: a
+/// thread that is held up leaves the rest to the others.
+fn parts(work: usize, panels: usize, threads: usize) -> usize {
+    if threads == 1 || work < ALONE {
+        return 1;
+    }
+    // A multiple of the threads: five equal parts would keep two of them busy for three.
+    let parts = (work / PART).clamp(1, 4 * threads).next_multiple_of(threads);
+    parts.min(panels / PANELS_PER_PART).max(1)
 }
 
 /// A pointer that the threads of a team write through, each in its own places.

@@ -99,6 +99,14 @@ impl Block {
         add(ops, inner, self.down, self.ffn_post_norm.as_ref(), x)
     }
 
+    /// Lets attention store keys and values of `x`, for rows that do not run through the block; gives what attention would have
+    /// read, which is of no use.
+    pub fn propagate<O: Ops>(&self, ops: &mut O, x: &O::Var) -> O::Var {
+        let normed = ops.norm(x, &self.attention_norm);
+        let qkv = ops.linear(normed, &self.qkv);
+        ops.attention(qkv, &self.attention)
+    }
+
     /// The cache that an engine keeps for it.
     pub fn attention(&self) -> &AttentionSpec {
         &self.attention

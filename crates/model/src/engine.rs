@@ -1,19 +1,22 @@
 //! The decoding engine: packed weights, caches, and [`Ops`] without a tape.
 //!
-//! An engine holds one sequence. Rows run at consecutive positions from where it was told to stand; a cache is indexed by
-//! position, so that rows which are not kept (rejected drafts) are simply written over: the keys and values of positions
-//! beyond the committed length are *pending*. Every kernel gives a row the same bits whatever rows run beside it.
+//! An engine holds one sequence or several. Rows run at consecutive positions from where it was told to stand; a cache is
+//! indexed by position, so that rows which are not kept (rejected drafts) are simply written over: the keys and values of
+//! positions beyond the committed length are *pending*. Every kernel gives a row the same bits whatever rows run beside it,
+//! of its own sequence or of others.
 
+mod file;
 mod weights;
 
 use std::sync::Arc;
 
-use kernels::cached_attention::CachedAttention;
+use kernels::cached_attention::{CacheValue, CachedAttention};
 use kernels::head_norm::Heads;
-use kernels::packed::Start;
+use kernels::packed::{PreparedRows, Start, UpperHalf};
 use kernels::team::Team;
 use tensor::{Activation, AttentionSpec, Embedding, HeadNorms, Linear, Norm, NormKind, Ops};
 
+pub use file::{PACKED_FILE, read_packed, write_packed};
 pub use weights::EngineWeights;
 
 /// A value of the engine: `[rows, width]`.
@@ -34,11 +37,73 @@ impl Rows {
     }
 }
 
+/// How keys and values are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheType {
+    /// As they are computed.
+    #[default]
+    F32,
+    /// Rounded to bf16: half the memory, and half of what a long context has to read.
+    Bf16,
+}
+
+impl CacheType {
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+            Self::Bf16 => size_of::<UpperHalf>(),
+        }
+    }
+}
+
+impl std::str::FromStr for CacheType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(format!("{name} is no type of cache: give f32 or bf16")),
+        }
+    }
+}
+
 /// Keys and values of one layer, as [`CachedAttention`] keeps them.
 #[derive(Debug)]
-struct Cache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+enum Cache {
+    F32(Held<f32>),
+    Bf16(Held<UpperHalf>),
+}
+
+#[derive(Debug)]
+struct Held<V> {
+    keys: Vec<V>,
+    values: Vec<V>,
+}
+
+impl<V: CacheValue> Held<V> {
+    fn empty(shape: &CachedAttention) -> Self {
+        let values = || vec![V::default(); shape.cache_len()];
+        Self { keys: values(), values: values() }
+    }
+
+    /// Stores the rows of `qkv`, which begin at `first`, and attends with the last of them, as many as `first_visible` has.
+    fn attend(
+        &mut self,
+        shape: &CachedAttention,
+        team: &Team,
+        qkv: &[f32],
+        first: usize,
+        first_visible: &[u32],
+        out: &mut [f32],
+    ) {
+        shape.store(qkv, first, &mut self.keys, &mut self.values);
+        let width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
+        let skipped = qkv.len() / width - first_visible.len();
+        let qkv = &qkv[skipped * width..];
+        shape.forward(team, qkv, first + skipped, first_visible, &self.keys, &self.values, out);
+    }
 }
 
 /// Which rows leave a layer.
@@ -46,17 +111,32 @@ struct Cache {
 pub enum Keep {
     /// Every row.
     All,
-    /// Only the last: the others were there for their keys and values.
+    /// Only the last of each sequence: the others were there for their keys and values.
     Last,
 }
 
-/// Runs a model over one sequence.
+/// Rows that stand at consecutive positions of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Which sequence, from 0.
+    pub sequence: usize,
+    /// Where the first row stands.
+    pub position: usize,
+    /// How many rows there are.
+    pub rows: usize,
+}
+
+/// Runs a model over one sequence, or over several whose rows stand one after the other.
 pub struct Engine {
     weights: Arc<EngineWeights>,
     team: Arc<Team>,
-    caches: Vec<Option<Cache>>,
+    /// `[sequence][slot]`
+    caches: Vec<Vec<Option<Cache>>>,
+    cache_type: CacheType,
     capacity: usize,
-    position: usize,
+    /// Where the next rows stand; a single segment takes all there are.
+    segments: Vec<Segment>,
+    prepared: PreparedRows,
     positions: Vec<u32>,
     keep: Vec<Keep>,
     pool: Vec<Vec<f32>>,
@@ -70,8 +150,10 @@ impl Engine {
             weights,
             team,
             caches: Vec::new(),
+            cache_type: CacheType::default(),
             capacity,
-            position: 0,
+            segments: vec![Segment { sequence: 0, position: 0, rows: 0 }],
+            prepared: PreparedRows::default(),
             positions: Vec::new(),
             keep: Vec::new(),
             pool: Vec::new(),
@@ -79,14 +161,63 @@ impl Engine {
         }
     }
 
+    /// Holds keys and values in another way from now on; what was held is gone.
+    pub fn hold_cache_as(&mut self, cache_type: CacheType) {
+        self.cache_type = cache_type;
+        self.caches.clear();
+    }
+
+    /// How keys and values are held.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache_type
+    }
+
     /// How many positions fit.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// The next rows stand at `position` and after; what the caches hold from there on will be written over.
+    /// The next rows stand at `position` and after, in the sequence that came last; what the caches hold from there on will be
+    /// written over.
     pub fn stand_at(&mut self, position: usize) {
-        self.position = position;
+        let sequence = self.segments.last().map_or(0, |segment| segment.sequence);
+        self.stand_in(sequence, position);
+    }
+
+    /// The next rows stand at `position` and after of `sequence`.
+    pub fn stand_in(&mut self, sequence: usize, position: usize) {
+        self.segments.clear();
+        self.segments.push(Segment { sequence, position, rows: 0 });
+    }
+
+    /// The next rows are those of `segments`, one after the other: every value has exactly as many, until a layer keeps only the
+    /// last of each.
+    ///
+    /// # Panics
+    ///
+    /// If there are none, or one has no rows.
+    pub fn stand_as(&mut self, segments: &[Segment]) {
+        assert!(segments.iter().all(|segment| segment.rows > 0), "a segment without rows");
+        assert!(!segments.is_empty(), "no segments");
+        self.segments.clear();
+        self.segments.extend_from_slice(segments);
+    }
+
+    /// Frees the caches of a sequence.
+    pub fn forget(&mut self, sequence: usize) {
+        if let Some(caches) = self.caches.get_mut(sequence) {
+            caches.clear();
+        }
+    }
+
+    /// Where `rows` rows stand, as segments that have their numbers of rows.
+    fn segments_of(&mut self, rows: usize) -> Vec<Segment> {
+        let mut segments = std::mem::take(&mut self.segments);
+        if let [only] = segments.as_mut_slice() {
+            only.rows = rows;
+        }
+        assert_eq!(segments.iter().map(|segment| segment.rows).sum::<usize>(), rows, "rows of the segments");
+        segments
     }
 
     /// Decides which rows leave layer `slot` from now on.
@@ -146,6 +277,43 @@ impl Engine {
         }
     }
 
+    /// Stores keys and values of the rows of a segment, and writes what the rows that leave the layer attend to into `out`.
+    fn attend(&mut self, qkv: &[f32], segment: Segment, spec: &AttentionSpec, out: &mut [f32]) {
+        let first = segment.position;
+        assert!(first + segment.rows <= self.capacity, "positions beyond the capacity of the cache");
+        if self.caches.len() <= segment.sequence {
+            self.caches.resize_with(segment.sequence + 1, Vec::new);
+        }
+        let caches = &mut self.caches[segment.sequence];
+        if caches.len() <= spec.slot {
+            caches.resize_with(spec.slot + 1, || None);
+        }
+        let shape = CachedAttention {
+            heads: spec.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            capacity: self.capacity,
+            scale: spec.scale,
+            cap: spec.cap,
+        };
+        let cache_type = self.cache_type;
+        let cache = caches[spec.slot].get_or_insert_with(|| match cache_type {
+            CacheType::F32 => Cache::F32(Held::empty(&shape)),
+            CacheType::Bf16 => Cache::Bf16(Held::empty(&shape)),
+        });
+        let kept = out.len() / (spec.heads * spec.head_dim);
+        let skipped = segment.rows - kept;
+        let window = spec.window.unwrap_or(usize::MAX);
+        let positions = first + skipped..first + segment.rows;
+        self.first_visible.clear();
+        self.first_visible.extend(positions.map(|position| (position + 1).saturating_sub(window) as u32));
+        let (team, visible) = (&self.team, self.first_visible.as_slice());
+        match cache {
+            Cache::F32(held) => held.attend(&shape, team, qkv, first, visible, out),
+            Cache::Bf16(held) => held.attend(&shape, team, qkv, first, visible, out),
+        }
+    }
+
     fn keep_of(&self, slot: usize) -> Keep {
         self.keep.get(slot).copied().unwrap_or(Keep::All)
     }
@@ -182,8 +350,14 @@ impl Ops for Engine {
         }
         if let Some(positions) = embedding.positions {
             let (table, _) = weights.table(positions);
-            let here = &table[self.position * width..][..out.data.len()];
-            kernels::vector::add_assign(&mut out.data, here);
+            let segments = self.segments_of(tokens.len());
+            let mut rest = out.data.as_mut_slice();
+            for segment in &segments {
+                let (rows, after) = rest.split_at_mut(segment.rows * width);
+                kernels::vector::add_assign(rows, &table[segment.position * width..][..rows.len()]);
+                rest = after;
+            }
+            self.segments = segments;
         }
         out
     }
@@ -217,7 +391,7 @@ impl Ops for Engine {
         let group = weights.group(maps[0].weight);
         let mut out = self.take(x.rows, group.packed.outputs());
         let start = group.bias.as_deref().map_or(Start::Zero, Start::Bias);
-        group.packed.multiply(&self.team, &x.data, x.rows, start, &mut out.data);
+        group.packed.multiply(&self.team, &mut self.prepared, &x.data, x.rows, start, &mut out.data);
         self.recycle(x);
         out
     }
@@ -225,7 +399,8 @@ impl Ops for Engine {
     fn linear_add(&mut self, x: Rows, map: Linear, mut residual: Rows) -> Rows {
         let weights = Arc::clone(&self.weights);
         let group = weights.group(map.weight);
-        group.packed.multiply(&self.team, &x.data, x.rows, Start::Existing, &mut residual.data);
+        let start = Start::Existing;
+        group.packed.multiply(&self.team, &mut self.prepared, &x.data, x.rows, start, &mut residual.data);
         if let Some(bias) = &group.bias {
             for row in residual.data.chunks_exact_mut(residual.width) {
                 kernels::vector::add_assign(row, bias);
@@ -236,14 +411,16 @@ impl Ops for Engine {
     }
 
     fn attention(&mut self, mut qkv: Rows, spec: &AttentionSpec) -> Rows {
-        let first = self.position;
-        assert!(first + qkv.rows <= self.capacity, "positions beyond the capacity of the cache");
+        let segments = self.segments_of(qkv.rows);
         if let Some(norms) = &spec.head_norms {
             self.norm_heads(&mut qkv, norms, spec);
         }
         if let Some(rope) = &spec.rope {
             self.positions.clear();
-            self.positions.extend((0..qkv.rows).map(|row| (first + row) as u32));
+            for segment in &segments {
+                let positions = segment.position..segment.position + segment.rows;
+                self.positions.extend(positions.map(|position| position as u32));
+            }
             kernels::rope::rotate(
                 &mut qkv.data,
                 qkv.width,
@@ -255,38 +432,18 @@ impl Ops for Engine {
                 false,
             );
         }
-        if self.caches.len() <= spec.slot {
-            self.caches.resize_with(spec.slot + 1, || None);
+        let kept = |segment: &Segment, keep| if keep == Keep::Last { 1 } else { segment.rows };
+        let keep = self.keep_of(spec.slot);
+        let kept_rows = segments.iter().map(|segment| kept(segment, keep)).sum();
+        let mut out = self.take(kept_rows, spec.heads * spec.head_dim);
+        let (mut rest, mut out_rest) = (qkv.data.as_slice(), out.data.as_mut_slice());
+        for segment in &segments {
+            let (rows, after) = rest.split_at(segment.rows * qkv.width);
+            let (out, out_after) = out_rest.split_at_mut(kept(segment, keep) * spec.heads * spec.head_dim);
+            self.attend(rows, *segment, spec, out);
+            (rest, out_rest) = (after, out_after);
         }
-        let shape = CachedAttention {
-            heads: spec.heads,
-            kv_heads: spec.kv_heads,
-            head_dim: spec.head_dim,
-            capacity: self.capacity,
-            scale: spec.scale,
-            cap: spec.cap,
-        };
-        let empty = || vec![0.0; shape.cache_len()];
-        let mut cache =
-            self.caches[spec.slot].take().unwrap_or_else(|| Cache { keys: empty(), values: empty() });
-        shape.store(&qkv.data, first, &mut cache.keys, &mut cache.values);
-        let kept = if self.keep_of(spec.slot) == Keep::Last { qkv.rows.min(1) } else { qkv.rows };
-        let skipped = qkv.rows - kept;
-        let window = spec.window.unwrap_or(usize::MAX);
-        let positions = first + skipped..first + qkv.rows;
-        self.first_visible.clear();
-        self.first_visible.extend(positions.map(|position| (position + 1).saturating_sub(window) as u32));
-        let mut out = self.take(kept, spec.heads * spec.head_dim);
-        shape.forward(
-            &self.team,
-            &qkv.data[skipped * qkv.width..],
-            first + skipped,
-            &self.first_visible,
-            &cache.keys,
-            &cache.values,
-            &mut out.data,
-        );
-        self.caches[spec.slot] = Some(cache);
+        self.segments = segments;
         self.recycle(qkv);
         out
     }
@@ -297,6 +454,7 @@ impl Ops for Engine {
             Activation::SiluGated => kernels::swiglu::forward(&x.data, out.width, &mut out.data),
             Activation::GeluGated => kernels::gelu::gated_forward(&x.data, out.width, &mut out.data),
             Activation::Gelu => kernels::gelu::forward(&x.data, &mut out.data),
+            Activation::GeluErf => kernels::gelu_erf::forward(&x.data, &mut out.data),
         }
         self.recycle(x);
         out
@@ -311,7 +469,14 @@ impl Ops for Engine {
         if self.keep_of(slot) == Keep::All || x.rows <= 1 {
             return x;
         }
-        let last = self.copy(&x, Keep::Last);
+        let segments = self.segments_of(x.rows);
+        let mut last = self.take(segments.len(), x.width);
+        let mut end = 0;
+        for (segment, to) in segments.iter().zip(last.data.chunks_exact_mut(x.width)) {
+            end += segment.rows;
+            to.copy_from_slice(x.row(end - 1));
+        }
+        self.segments = segments;
         self.recycle(x);
         last
     }

@@ -13,6 +13,13 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
 
+    /// Adapters that cannot be made or read.
+    #[error("adapter: {problem}")]
+    Lora {
+        /// What is wrong and what to do.
+        problem: String,
+    },
+
     /// A folder that should be a checkpoint lacks a file.
     #[error(
         "{} holds no {missing}: point to a Hugging Face checkpoint folder (config.json and model.safetensors; \
@@ -160,6 +167,18 @@ pub enum Error {
         expected: Vec<usize>,
     },
 
+    /// Weights packed for decoding where a checkpoint is wanted.
+    #[error(
+        "{}: {weights} weights packed for decoding; use the checkpoint that they were made of",
+        .folder.display()
+    )]
+    PackedWeights {
+        /// The folder.
+        folder: PathBuf,
+        /// How they are written.
+        weights: kernels::packed::WeightType,
+    },
+
     /// Tensors that the configuration implies are in no file.
     #[error("{}: missing {names}; the weights are incomplete or of another architecture", .place.display())]
     MissingTensors {
@@ -207,6 +226,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// Something that a model is to look at is not what it takes.
+    #[error("{reason}")]
+    Input {
+        /// What it is, and what the model takes.
+        reason: String,
+    },
+
     /// A folder that was to be replaced may hold something of the user's.
     #[error("{} {reason}; choose a new or an empty folder", .folder.display())]
     WontReplace {
@@ -215,6 +241,12 @@ pub enum Error {
         /// What stands there.
         reason: &'static str,
     },
+}
+
+impl Error {
+    pub(crate) fn input(reason: impl Into<String>) -> Self {
+        Self::Input { reason: reason.into() }
+    }
 }
 
 /// Names of tensors, of which only the first few are shown.

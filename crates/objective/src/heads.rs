@@ -12,6 +12,7 @@
 
 mod attach;
 mod drafting;
+mod lens;
 mod training;
 
 use model::{Block, Decoder};
@@ -20,6 +21,7 @@ use tensor::{Linear, ParamId};
 
 use crate::{Drafter, Error, Objective, Result};
 pub use attach::{HeadStart, matched_layers};
+pub use lens::HeadTaps;
 
 /// What a head is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

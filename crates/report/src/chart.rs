@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bar_chart::BarChart;
+use crate::heat_map::HeatMap;
 use crate::line_chart::LineChart;
 use crate::table::Table;
 
@@ -23,6 +24,8 @@ pub enum Chart {
     Line(LineChart),
     /// Values of categories.
     Bar(BarChart),
+    /// Whole numbers on a grid.
+    Heat(HeatMap),
 }
 
 /// A horizontal line that values are read against: a limit, or plain decoding.
@@ -40,6 +43,7 @@ impl Chart {
         match self {
             Self::Line(chart) => chart.svg(),
             Self::Bar(chart) => chart.svg(),
+            Self::Heat(chart) => chart.svg(),
         }
     }
 
@@ -48,6 +52,7 @@ impl Chart {
         match self {
             Self::Line(chart) => chart.draw(false),
             Self::Bar(chart) => chart.draw(false),
+            Self::Heat(chart) => chart.draw(false),
         }
     }
 
@@ -56,6 +61,7 @@ impl Chart {
         match self {
             Self::Line(chart) => chart.numbers(),
             Self::Bar(chart) => chart.numbers(),
+            Self::Heat(chart) => chart.numbers(),
         }
     }
 
@@ -64,7 +70,14 @@ impl Chart {
         match self {
             Self::Line(chart) => &chart.caption,
             Self::Bar(chart) => &chart.caption,
+            Self::Heat(chart) => &chart.caption,
         }
+    }
+}
+
+impl From<HeatMap> for Chart {
+    fn from(chart: HeatMap) -> Self {
+        Self::Heat(chart)
     }
 }
 

@@ -9,12 +9,15 @@ mod bar_chart;
 mod chart;
 mod escape;
 mod frame;
+mod heat_map;
+mod lens;
 mod line_chart;
 mod main_job;
 mod markup;
 pub mod number;
 mod page;
 mod samples;
+mod settled;
 mod sweep;
 mod table;
 mod ticks;
@@ -22,6 +25,10 @@ mod wilson;
 
 pub use bar_chart::{Bar, BarChart, BarSeries};
 pub use chart::{Chart, Reference};
+pub use heat_map::{HeatMap, MOST_COLUMNS};
+pub use lens::{
+    ExitFigures, InterventionFigures, LaterFigures, LensFigures, OrderFigures, PermutedFigures, ProbeFigures,
+};
 pub use line_chart::{LineChart, Series, SeriesStyle};
 pub use main_job::{
     CorpusFigures, DecodingFigures, DepthAcceptance, DepthScore, Divergence, DraftLengthFigures, HeadCurve,
@@ -30,6 +37,7 @@ pub use main_job::{
 };
 pub use page::{Block, Fact, Page, Section, Tone};
 pub use samples::{Sample, SampleToken};
+pub use settled::{SettledText, SettledToken};
 pub use sweep::{Estimate, SweepFigures, VariantFigures};
 pub use table::{Cell, Table};
 pub use wilson::{Interval, wilson_95, wilson_interval};

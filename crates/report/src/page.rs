@@ -10,6 +10,7 @@ use crate::chart::{Chart, STYLE as CHART_STYLE};
 use crate::escape;
 use crate::markup::Markup;
 use crate::samples::{Sample, samples_html};
+use crate::settled::{SettledText, settled_html};
 use crate::table::Table;
 
 /// The id of the script block with the numbers.
@@ -81,6 +82,8 @@ pub enum Block {
     Table(Table),
     /// Text samples with a legend.
     Samples(Vec<Sample>),
+    /// Text whose tokens show when their choices settled.
+    Settled(SettledText),
 }
 
 impl Page {
@@ -206,6 +209,7 @@ fn write_section(markup: &mut Markup, section: &Section) {
             }
             Block::Table(table) => markup.trusted(&table.html()),
             Block::Samples(samples) => markup.trusted(&samples_html(samples)),
+            Block::Settled(text) => markup.trusted(&settled_html(text)),
         }
     }
     markup.close();

@@ -53,6 +53,24 @@ impl From<String> for Cell {
 }
 
 impl Table {
+    /// The table as CSV: the head, then the rows; numbers as they are shown.
+    pub fn csv(&self) -> String {
+        let quoted = |text: &str| match text.contains([',', '"', '\n', '\r']) {
+            true => format!("\"{}\"", text.replace('"', "\"\"")),
+            false => text.to_owned(),
+        };
+        let line = |cells: Vec<String>| cells.join(",") + "\n";
+        let head = line(self.columns.iter().map(|column| quoted(column)).collect());
+        let row = |row: &Vec<Cell>| {
+            let cell = |index: usize| match row.get(index) {
+                Some(Cell::Text(text) | Cell::Number(text)) => quoted(text),
+                Some(Cell::Missing) | None => String::new(),
+            };
+            line((0..self.width()).map(cell).collect())
+        };
+        self.rows.iter().fold(head, |csv, cells| csv + &row(cells))
+    }
+
     /// The table as HTML.
     pub fn html(&self) -> String {
         let mut markup = Markup::new();
@@ -127,6 +145,16 @@ mod tests {
         assert!(html.contains("<th scope=\"col\">name</th><th scope=\"col\" class=\"number\">value</th>"));
         assert!(html.contains("<th scope=\"row\">x</th><td class=\"number\">1.50</td>"));
         assert!(html.contains("<th scope=\"row\">&lt;y&gt;</th><td class=\"number\">–</td>"));
+    }
+
+    #[test]
+    fn csv_quotes_what_would_divide() {
+        let table = Table {
+            columns: vec!["a,b".into(), "c".into()],
+            rows: vec![vec!["x\"y".into(), 1.5.into()], vec!["z".into()]],
+            ..Table::default()
+        };
+        assert_eq!(table.csv(), "\"a,b\",c\n\"x\"\"y\",1.50\nz,\n");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kernels::packed::WeightType;
+use model::engine::CacheType;
 
 /// Make a language model predict several tokens at once, decode faster without changing the text, and prove whether it pays.
 #[derive(Debug, Parser)]
@@ -40,12 +42,21 @@ pub enum Verb {
     SweepRun,
     /// Loss and accuracy per depth on text.
     Eval(Eval),
+    /// Add an adapter to the matrices of its base.
+    Merge(Merge),
+    /// Pack a checkpoint's weights for decoding, on disk.
+    Quantize(Quantize),
     /// Continue a prompt.
     Generate(Generate),
-    /// Check that decoding with drafts gives the same tokens as decoding without.
+    /// Check that drafts change nothing: the same tokens in greedy decoding, the same distribution in sampling.
     Verify(Verify),
     /// Tokens per second of a checkpoint, plain and with drafts in turn; or the speed of one part, see its verbs.
     Bench(Bench),
+    /// In which layer a model decides what, and what that is good for.
+    Lens {
+        #[command(subcommand)]
+        verb: crate::commands::lens::LensVerb,
+    },
     /// One HTML page from run folders.
     Report(Report),
 }
@@ -58,6 +69,103 @@ pub enum DataVerb {
     Tokenizer(DataTokenizer),
     /// Let a model continue pieces of text: what heads on the frozen model learn best from.
     Continuations(DataContinuations),
+    /// Draw examples of a synthetic task: prompts whose answers can be checked.
+    Generate {
+        #[command(subcommand)]
+        task: Task,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// The path from the centre of a star to the end of one of its arms.
+    StarGraph(StarGraph),
+    /// Addition of numbers with several digits, with the steps written out.
+    Addition(Addition),
+    /// Sums, products and compositions of polynomials over a small field.
+    Polynomial(Polynomial),
+    /// The second token of a name that came before.
+    Induction(Induction),
+}
+
+/// Where the examples go and how many there are; shared by all tasks.
+#[derive(Debug, Args)]
+pub struct Drawn {
+    /// The folder to write train.txt and test.txt into, and a tokenizer where the task has one; must not exist.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Examples to train on.
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub train: usize,
+    /// Examples to test on, none of which is trained on.
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    pub test: usize,
+    /// Seed of what is drawn.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct StarGraph {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Arms.
+    #[arg(long, default_value_t = 2)]
+    pub degree: usize,
+    /// Nodes of a path, both ends included.
+    #[arg(long, default_value_t = 5)]
+    pub length: usize,
+    /// Numbers that nodes are drawn from.
+    #[arg(long, default_value_t = 50)]
+    pub nodes: usize,
+    /// Ask for the path from its end, which needs no planning.
+    #[arg(long)]
+    pub reversed: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Addition {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Most digits of a number.
+    #[arg(long, default_value_t = 5)]
+    pub digits: usize,
+    /// Ask for the sum without its steps.
+    #[arg(long)]
+    pub no_steps: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Polynomial {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// The prime of the field.
+    #[arg(long, default_value_t = 7)]
+    pub prime: usize,
+    /// Coefficients of a polynomial.
+    #[arg(long, default_value_t = 5)]
+    pub terms: usize,
+    /// Fewest operations of an expression.
+    #[arg(long, default_value_t = 1)]
+    pub least_operations: usize,
+    /// Most operations of an expression.
+    #[arg(long, default_value_t = 5)]
+    pub most_operations: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Induction {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Numbers that tokens are drawn from.
+    #[arg(long, default_value_t = 100)]
+    pub symbols: usize,
+    /// Tokens of a prompt.
+    #[arg(long, default_value_t = 64)]
+    pub length: usize,
+    /// Names in a prompt.
+    #[arg(long, default_value_t = 8)]
+    pub names: usize,
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +300,27 @@ pub struct Eval {
     /// Text to evaluate on (.txt or .jsonl, file or folder; repeatable).
     #[arg(long, required = true, value_name = "PATH")]
     pub data: Vec<PathBuf>,
+    /// Answer prompts, greedily, and count the right answers in place of losses.
+    #[arg(long, value_enum, value_name = "TASK")]
+    pub task: Option<EvaluationTask>,
+    /// With --task: field of the prompt in a .jsonl line; in a .txt file each line is a prompt and its answer.
+    #[arg(long, default_value = "prompt")]
+    pub prompt_field: String,
+    /// With --task: field of the answer in a .jsonl line.
+    #[arg(long, default_value = "completion")]
+    pub completion_field: String,
+    /// With --task: what ends the prompt in a line of a .txt file.
+    #[arg(long, default_value = "=", value_name = "TEXT")]
+    pub prompt_end: String,
+    /// With --task: answer only the first so many; 0 answers all.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub count: usize,
+    /// With --task: tokens of an answer at most. Default: one more than the right answer has, or 256 for gsm8k.
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// With --task: how many wrong answers to show.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub show_wrong: usize,
     /// Field of .jsonl lines that holds the text.
     #[arg(long, default_value = "text")]
     pub field: String,
@@ -210,6 +339,33 @@ pub struct Eval {
     /// Batches at most; 0 takes all.
     #[arg(long, default_value_t = 0)]
     pub batches: usize,
+    /// Judge the next token as it is decoded, with weights of this type, instead of every depth as it is trained.
+    #[command(flatten)]
+    pub packing: Packing,
+}
+
+#[derive(Debug, Args)]
+pub struct Quantize {
+    /// A checkpoint folder.
+    pub checkpoint: PathBuf,
+    /// Type of the weights.
+    #[arg(long, value_name = "bf16|int8|int4")]
+    pub weights: WeightType,
+    /// The folder to write; must not exist.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Say what would be written, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What makes an answer right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EvaluationTask {
+    /// It is the whole answer, and nothing else.
+    ExactMatch,
+    /// Its last number is that of the answer (behind #### in the GSM8K files).
+    Gsm8k,
 }
 
 /// How tokens are chosen and when to stop; shared by the verbs that decode.
@@ -236,6 +392,21 @@ pub struct Sampling {
 }
 
 #[derive(Debug, Args)]
+pub struct Merge {
+    /// A checkpoint folder: one of a run with train.mode "lora", or the base of --adapter.
+    pub checkpoint: PathBuf,
+    /// A folder with adapter_config.json and adapter_model.safetensors, such as PEFT writes. Default: the checkpoint's own.
+    #[arg(long, value_name = "FOLDER")]
+    pub adapter: Option<PathBuf>,
+    /// The checkpoint to write; must not exist.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Read and check everything, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Generate {
     /// A checkpoint folder.
     pub checkpoint: PathBuf,
@@ -245,13 +416,18 @@ pub struct Generate {
     /// Read the prompt from a file instead.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
+    /// Ask the prompt as a user does, by the checkpoint's chat template.
+    #[arg(long)]
+    pub chat: bool,
     /// Tokens to add at most.
     #[arg(long, default_value_t = 256)]
     pub max_new_tokens: usize,
     /// Where drafts come from.
-    #[arg(long, default_value = "heads", value_parser = ["heads", "none"])]
-    pub draft: String,
-    /// Length of a draft: `auto` is as long as the heads reach, `off` decodes plainly.
+    #[arg(long, value_enum, default_value_t)]
+    pub draft: DraftSource,
+    #[command(flatten)]
+    pub exit: ExitDraft,
+    /// Length of a draft: `auto` is as long as what drafts reaches, `off` decodes plainly.
     #[arg(long, default_value = "auto", value_name = "auto|off|N")]
     pub speculate: String,
     /// Stop before this text (repeatable).
@@ -265,6 +441,49 @@ pub struct Generate {
     pub stats: bool,
     #[command(flatten)]
     pub sampling: Sampling,
+    #[command(flatten)]
+    pub packing: Packing,
+}
+
+/// How weights are held while decoding; shared by the verbs that decode.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Packing {
+    /// Type of the weights: f32 as trained, bf16, or int8 or int4 with scales. Default: f32, or what a quantized folder holds.
+    #[arg(long, value_name = "f32|bf16|int8|int4")]
+    pub weights: Option<WeightType>,
+    /// How keys and values are held: bf16 halves what a long context has to read.
+    #[arg(long, default_value = "f32", value_name = "f32|bf16")]
+    pub cache: CacheType,
+}
+
+/// Where drafts come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DraftSource {
+    /// What the checkpoint was trained to draft with; nothing, where it was not.
+    #[default]
+    Auto,
+    /// Parallel heads of the checkpoint.
+    Heads,
+    /// What followed the last tokens earlier in the text; needs no training.
+    Lookup,
+    /// The model's own early layers, see --exit-layer; needs no training.
+    Exit,
+    /// No drafts.
+    None,
+}
+
+/// How the early layers draft; shared by the verbs that decode.
+#[derive(Debug, Args)]
+pub struct ExitDraft {
+    /// With --draft exit: layers that draft. Default: half of them.
+    #[arg(long, value_name = "N")]
+    pub exit_layer: Option<usize>,
+    /// With --draft exit: drafting goes on while the first choice leads the second by this probability.
+    #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true)]
+    pub exit_threshold: f64,
+    /// With --draft exit: drafting goes on while this probe of `sakiyomi lens probe` says that the first choice is settled.
+    #[arg(long, value_name = "FILE")]
+    pub exit_probe: Option<PathBuf>,
 }
 
 /// Where prompts come from; shared by verify and bench.
@@ -286,7 +505,20 @@ pub struct Verify {
     /// A checkpoint folder.
     pub checkpoint: PathBuf,
     #[command(flatten)]
+    pub packing: Packing,
+    #[command(flatten)]
     pub prompts: Prompts,
+    /// Where drafts come from.
+    #[arg(long, value_enum, default_value_t)]
+    pub draft: DraftSource,
+    #[command(flatten)]
+    pub exit: ExitDraft,
+    /// Tokens to draw in each of the twelve cases in which sampling is tested; 0 tests greedy decoding only.
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    pub draws: usize,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -298,19 +530,62 @@ pub struct Bench {
     #[arg(required = true)]
     pub checkpoint: Option<PathBuf>,
     #[command(flatten)]
+    pub packing: Packing,
+    #[command(flatten)]
     pub prompts: Prompts,
+    /// Where drafts come from.
+    #[arg(long, value_enum, default_value_t)]
+    pub draft: DraftSource,
+    #[command(flatten)]
+    pub exit: ExitDraft,
     /// Measure each way this many times, in turn.
     #[arg(long, default_value_t = 5)]
     pub repeats: usize,
+    /// Tell acceptance at this temperature (repeatable); speed is measured at the first.
+    #[arg(long, value_name = "T", default_value = "0", allow_negative_numbers = true)]
+    pub temperature: Vec<f32>,
     /// Do not stop at the model's end tokens.
     #[arg(long)]
     pub ignore_end: bool,
+    /// Take drafts to be right so often that a forward gives X tokens on average, instead of verifying them: the speed that
+    /// such heads would have. The text means nothing.
+    #[arg(long, value_name = "X")]
+    pub force_acceptance: Option<f64>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum BenchPart {
+    /// Milliseconds of one run of a model by its number of rows, and the share of the memory's speed that it reaches.
+    Decode(BenchDecode),
     /// The training step on which speed is compared: 8 layers, width 384, 6 heads, SwiGLU 1024, tied, 8 rows of 256 random tokens.
     Step(BenchStep),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchDecode {
+    /// A checkpoint folder.
+    #[arg(required_unless_present = "random", conflicts_with = "random")]
+    pub model: Option<PathBuf>,
+    /// A model of this size with random weights instead: llama-125m, llama-500m, llama-1b, ...
+    #[arg(long, value_name = "PRESET")]
+    pub random: Option<String>,
+    #[command(flatten)]
+    pub packing: Packing,
+    /// Numbers of rows.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
+    pub rows: Vec<usize>,
+    /// Tokens before the rows.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub context: usize,
+    /// Measure each this many times, in turn.
+    #[arg(long, default_value_t = 15)]
+    pub repeats: usize,
+    /// Tokens that a random model's linear heads predict from one position, the next one included.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub heads: usize,
+    /// Also decode with drafts by the heads, so many of them taken to be right that a forward gives X tokens on average.
+    #[arg(long, value_name = "X")]
+    pub force_acceptance: Option<f64>,
 }
 
 #[derive(Debug, Args)]

@@ -70,6 +70,8 @@ pub enum Activation {
     GeluGated,
     /// `gelu(x)`, GELU in its tanh form.
     Gelu,
+    /// `gelu(x)`, GELU as it is defined, with the error function.
+    GeluErf,
 }
 
 impl Activation {
@@ -77,7 +79,7 @@ impl Activation {
     pub fn inputs(self) -> usize {
         match self {
             Self::SiluGated | Self::GeluGated => 2,
-            Self::Gelu => 1,
+            Self::Gelu | Self::GeluErf => 1,
         }
     }
 }

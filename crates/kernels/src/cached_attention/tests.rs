@@ -188,3 +188,32 @@ fn a_row_that_sees_nothing_is_refused() {
     let (keys, values) = (&sequence.keys, &sequence.values);
     sequence.shape.forward(&Team::new(1), qkv, 0, &[0, 2], keys, values, &mut [0.0; 16]);
 }
+
+/// A cache of bf16 is a cache of f32 whose values have been rounded, to the bit.
+#[test]
+fn a_cache_of_upper_halves_is_one_of_rounded_values() {
+    for (heads, kv_heads, head_dim) in HEADS {
+        let positions = 150;
+        let mut sequence = Sequence::new(heads, kv_heads, head_dim, positions);
+        let shape = sequence.shape;
+        let halves = || vec![UpperHalf(f32::NAN.to_bits().wrapping_shr(16) as u16); shape.cache_len()];
+        let (mut keys, mut values) = (halves(), halves());
+        shape.store(&sequence.qkv, 0, &mut keys, &mut values);
+        let widened = |halves: &[UpperHalf]| -> Vec<f32> {
+            halves.iter().map(|half| f32::from_bits(u32::from(half.0) << 16)).collect()
+        };
+        let exact = |values: &[f32]| values.iter().filter(|value| value.is_finite()).count();
+        assert_eq!(exact(&sequence.keys), exact(&widened(&keys)));
+        for (value, half) in sequence.values.iter().zip(widened(&values)) {
+            assert!(value.is_nan() || half == half::bf16::from_f32(*value).to_f32(), "{value} {half}");
+        }
+        (sequence.keys, sequence.values) = (widened(&keys), widened(&values));
+        let first: Vec<u32> = (0..positions).map(|position| first_visible(position, 70) as u32).collect();
+        for isa in Isa::all_available() {
+            let team = Team::new(2);
+            let mut out = vec![0.0; positions * heads * head_dim];
+            shape.forward_on(isa, &team, &sequence.qkv, 0, &first, &keys, &values, &mut out);
+            assert_eq!(bits(&out), bits(&sequence.forward(isa, &team, 0..positions, 70)), "{isa:?}");
+        }
+    }
+}

@@ -27,6 +27,8 @@ pub(crate) trait Simd: Copy {
 
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const f32) -> Self;
+    /// The f32 of which sixteen numbers are the upper halves.
+    unsafe fn widen(from: *const u16) -> Self;
     unsafe fn store(self, to: *mut f32);
     /// The f32 at `from` in every lane.
     unsafe fn splat(from: *const f32) -> Self;
@@ -60,12 +62,12 @@ pub(crate) unsafe fn with_simd<W: Work>(isa: Isa, work: W) -> W::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
         unsafe fn with_avx512<W: Work>(work: W) -> W::Output {
             // SAFETY: compiled with the features that the vectors need; the rest is the caller's promise.
-            unsafe { work.run::<x86::Avx512>() }
+            unsafe { work.run::<Avx512>() }
         }
         #[target_feature(enable = "avx2,fma")]
         unsafe fn with_avx2<W: Work>(work: W) -> W::Output {
             // SAFETY: as above.
-            unsafe { work.run::<x86::Avx2>() }
+            unsafe { work.run::<Avx2>() }
         }
         match isa {
             // SAFETY: the caller's promise.
@@ -94,7 +96,7 @@ pub fn fused(isa: Isa) -> bool {
 /// An array, which the compiler turns into whatever the target has: four NEON registers, four of SSE.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(crate) struct Array([f32; LANES]);
+pub(crate) struct Array(pub(super) [f32; LANES]);
 
 #[allow(unsafe_code)]
 impl Simd for Array {
@@ -111,6 +113,12 @@ impl Simd for Array {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
         Self(unsafe { from.cast::<[f32; LANES]>().read() })
+    }
+
+    #[inline(always)]
+    unsafe fn widen(from: *const u16) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { from.cast::<[u16; LANES]>().read() }.map(|half| f32::from_bits(u32::from(half) << 16)))
     }
 
     #[inline(always)]
@@ -146,13 +154,16 @@ impl Simd for Array {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Simd;
     use std::arch::x86_64::*;
 
     /// One 512-bit register.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
+    pub(crate) struct Avx512(pub(in crate::packed) __m512);
 
     #[allow(unsafe_code)]
     // SAFETY (of every block below): the trait's callers promise the instruction set and the pointers.
@@ -171,6 +182,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
             Self(unsafe { _mm512_loadu_ps(from) })
+        }
+
+        #[inline(always)]
+        unsafe fn widen(from: *const u16) -> Self {
+            unsafe {
+                let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves)))
+            }
         }
 
         #[inline(always)]
@@ -201,7 +220,7 @@ mod x86 {
 
     /// Two 256-bit registers.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2(__m256, __m256);
+    pub(crate) struct Avx2(pub(in crate::packed) __m256, pub(in crate::packed) __m256);
 
     #[allow(unsafe_code)]
     // SAFETY (of every block below): the trait's callers promise the instruction set and the pointers.
@@ -219,6 +238,17 @@ mod x86 {
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
             unsafe { Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
+        }
+
+        #[inline(always)]
+        unsafe fn widen(from: *const u16) -> Self {
+            unsafe {
+                let wide = |from: *const u16| {
+                    let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+                };
+                Self(wide(from), wide(from.add(8)))
+            }
         }
 
         #[inline(always)]

@@ -25,15 +25,49 @@ pub enum Start<'a> {
     Existing,
 }
 
+/// A number as it lies in a panel.
+#[allow(unsafe_code)]
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// Sixteen of them as f32.
+    ///
+    /// # Safety
+    ///
+    /// As [`Simd::load`].
+    unsafe fn load<S: Simd>(from: *const Self) -> S;
+}
+
+#[allow(unsafe_code)]
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S {
+        // SAFETY: the caller's promise.
+        unsafe { S::load(from) }
+    }
+}
+
+/// The upper half of an f32: bf16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct UpperHalf(pub(crate) u16);
+
+#[allow(unsafe_code)]
+impl Element for UpperHalf {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S {
+        // SAFETY: the caller's promise; the struct is its number.
+        unsafe { S::widen(from.cast()) }
+    }
+}
+
 /// `rows` rows times `panels` panels.
 #[derive(Clone, Copy)]
-pub(crate) struct Product<'a> {
+pub(crate) struct Product<'a, E = f32> {
     /// Rows of `inputs` values, `x_stride` apart.
     pub x: &'a [f32],
     pub x_stride: usize,
     pub rows: usize,
     /// Panels of `inputs * 16` values, `panel_stride` apart.
-    pub weights: &'a [f32],
+    pub weights: &'a [E],
     pub panel_stride: usize,
     pub panels: usize,
     pub inputs: usize,
@@ -45,7 +79,7 @@ pub(crate) struct Product<'a> {
     pub continues: bool,
 }
 
-impl Product<'_> {
+impl<E: Element> Product<'_, E> {
     /// Writes row `r` of the product to `y + r * y_stride`.
     ///
     /// # Safety
@@ -74,14 +108,14 @@ impl Product<'_> {
 }
 
 /// [`Product::write`] as work for one instruction set.
-struct Write<'a> {
-    product: Product<'a>,
+struct Write<'a, E> {
+    product: Product<'a, E>,
     y: *mut f32,
     y_stride: usize,
 }
 
 #[allow(unsafe_code)]
-impl Work for Write<'_> {
+impl<E: Element> Work for Write<'_, E> {
     type Output = ();
 
     /// Panels outside, rows inside: a group of panels is read from memory once and stays in the cache for all rows.
@@ -90,7 +124,8 @@ impl Work for Write<'_> {
         let Self { product, y, y_stride } = self;
         let most_rows = const { most_rows::<S>() };
         let row_tiles = product.rows.div_ceil(most_rows);
-        let mut sums = Sums([0.0; MAX_SUMS * LANES]);
+        let outputs = Outputs { outputs: product.outputs, start: product.start, y, y_stride };
+        let mut sums = Sums::new();
         let mut panel = 0;
         while panel < product.panels {
             // Even shares: 9 rows are 5 and 4, not 8 and 1.
@@ -103,9 +138,9 @@ impl Work for Write<'_> {
                 unsafe {
                     let x = product.x.as_ptr().add(row * product.x_stride);
                     let weights = product.weights.as_ptr().add(panel * product.panel_stride);
-                    begin::<S>(&product, &mut sums, row, rows, panel, panels, y, y_stride);
-                    tile_of::<S>(rows, panels, &product, x, weights, &mut sums);
-                    finish::<S>(&product, &sums, row, rows, panel, panels, y, y_stride);
+                    begin::<S, E>(&product, &mut sums, row, rows, panel, panels, y, y_stride);
+                    tile_of::<S, E>(rows, panels, &product, x, weights, &mut sums);
+                    finish::<S>(&outputs, &sums, row, rows, panel, panels);
                 }
             }
             panel += panels;
@@ -113,9 +148,29 @@ impl Work for Write<'_> {
     }
 }
 
+/// Where the outputs of a product go, and what is added to them.
+pub(super) struct Outputs<'a> {
+    /// Number of outputs that exist.
+    pub outputs: usize,
+    pub start: Start<'a>,
+    pub y: *mut f32,
+    pub y_stride: usize,
+}
+
 /// Sums of a tile, `[rows][panels][16]`.
 #[repr(align(64))]
-struct Sums([f32; MAX_SUMS * LANES]);
+pub(super) struct Sums([f32; MAX_SUMS * LANES]);
+
+impl Sums {
+    pub(super) fn new() -> Self {
+        Self([0.0; MAX_SUMS * LANES])
+    }
+
+    /// Where one vector of sums stands.
+    pub(super) fn place(&mut self, index: usize) -> *mut f32 {
+        self.0[index * LANES..][..LANES].as_mut_ptr()
+    }
+}
 
 const fn most_rows<S: Simd>() -> usize {
     let mut rows = S::PANELS.len();
@@ -132,12 +187,12 @@ const fn most_rows<S: Simd>() -> usize {
 /// As [`tile`].
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn tile_of<S: Simd>(
+unsafe fn tile_of<S: Simd, E: Element>(
     rows: usize,
     panels: usize,
-    product: &Product<'_>,
+    product: &Product<'_, E>,
     x: *const f32,
-    weights: *const f32,
+    weights: *const E,
     sums: &mut Sums,
 ) {
     macro_rules! pick {
@@ -146,7 +201,7 @@ unsafe fn tile_of<S: Simd>(
                 // The guard is known when compiling: what a set has no registers for is not compiled for it.
                 // SAFETY: the caller's promise.
                 $(($rows, $panels) if $panels <= S::PANELS[$rows - 1] => unsafe {
-                    tile::<S, $rows, $panels>(product, x, weights, sums)
+                    tile::<S, E, $rows, $panels>(product, x, weights, sums)
                 },)*
                 _ => unreachable!("no tile of {rows} rows and {panels} panels"),
             }
@@ -164,10 +219,10 @@ unsafe fn tile_of<S: Simd>(
 /// The machine has the instruction set; `ROWS` rows at `x` and `PANELS` panels at `weights` are readable.
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(
-    product: &Product<'_>,
+unsafe fn tile<S: Simd, E: Element, const ROWS: usize, const PANELS: usize>(
+    product: &Product<'_, E>,
     x: *const f32,
-    weights: *const f32,
+    weights: *const E,
     sums: &mut Sums,
 ) {
     let (x_stride, panel_stride) = (product.x_stride, product.panel_stride);
@@ -183,8 +238,8 @@ unsafe fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(
             let mut weight = [S::zero(); PANELS];
             for (p, weight) in weight.iter_mut().enumerate() {
                 let at = weights.add(p * panel_stride + k * LANES);
-                S::prefetch(at.wrapping_add(PREFETCH));
-                *weight = S::load(at);
+                S::prefetch(at.wrapping_add(PREFETCH).cast());
+                *weight = E::load(at);
             }
             for (r, sum) in sum.iter_mut().enumerate() {
                 let input = S::splat(x.add(r * x_stride + k));
@@ -208,8 +263,8 @@ unsafe fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(
 /// As [`finish`].
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn begin<S: Simd>(
-    product: &Product<'_>,
+unsafe fn begin<S: Simd, E: Element>(
+    product: &Product<'_, E>,
     sums: &mut Sums,
     row: usize,
     rows: usize,
@@ -232,30 +287,28 @@ unsafe fn begin<S: Simd>(
 ///
 /// # Safety
 ///
-/// The machine has the instruction set; the tile lies within the product, whose outputs are writable at `y`.
+/// The machine has the instruction set; the tile lies within the product, whose outputs are writable.
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn finish<S: Simd>(
-    product: &Product<'_>,
+pub(super) unsafe fn finish<S: Simd>(
+    outputs: &Outputs<'_>,
     sums: &Sums,
     row: usize,
     rows: usize,
     panel: usize,
     panels: usize,
-    y: *mut f32,
-    y_stride: usize,
 ) {
     for p in 0..panels {
         let output = (panel + p) * LANES;
-        let width = LANES.min(product.outputs.saturating_sub(output));
+        let width = LANES.min(outputs.outputs.saturating_sub(output));
         for r in 0..rows {
             let sum = &sums.0[(r * panels + p) * LANES..][..LANES];
             // SAFETY: `width` outputs of this row exist from `output` on, in `y` and in the bias.
             unsafe {
-                let to = y.add((row + r) * y_stride + output);
+                let to = outputs.y.add((row + r) * outputs.y_stride + output);
                 if width == LANES {
                     let sum = S::load(sum.as_ptr());
-                    let sum = match product.start {
+                    let sum = match outputs.start {
                         Start::Zero => sum,
                         Start::Bias(bias) => sum.add(S::load(bias.as_ptr().add(output))),
                         Start::Existing => sum.add(S::load(to)),
@@ -264,7 +317,7 @@ unsafe fn finish<S: Simd>(
                     continue;
                 }
                 for (lane, sum) in sum[..width].iter().enumerate() {
-                    *to.add(lane) = match product.start {
+                    *to.add(lane) = match outputs.start {
                         Start::Zero => *sum,
                         Start::Bias(bias) => *sum + bias[output + lane],
                         Start::Existing => *sum + *to.add(lane),

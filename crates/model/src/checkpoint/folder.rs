@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::write::{neighbour, sync_folder};
+use crate::engine::PACKED_FILE;
 use crate::error::{Error, Result};
 
 /// Lets `fill` write a new folder and puts it in the place of `target`; on any error `target` stays as it was.
@@ -118,8 +119,8 @@ fn refuse_foreign(target: &Path) -> Result<()> {
         return refuse("is a file");
     }
     let holds = |name: &str| target.join(name).is_file();
-    let checkpoint =
-        holds("config.json") && (holds("model.safetensors") || holds("model.safetensors.index.json"));
+    let weights = ["model.safetensors", "model.safetensors.index.json", PACKED_FILE];
+    let checkpoint = holds("config.json") && weights.into_iter().any(holds);
     if !checkpoint && fs::read_dir(target)?.next().is_some() {
         return refuse("holds files that are no checkpoint");
     }

@@ -59,7 +59,7 @@ pub fn parse_header(mut file: &[u8]) -> Result<Header> {
 }
 
 /// Reads and checks the header from the start of `stream`, which is `length` bytes long; `file` is named in errors.
-pub(super) fn read_header(stream: &mut impl Read, length: u64, file: &Path) -> Result<Header> {
+pub(crate) fn read_header(stream: &mut impl Read, length: u64, file: &Path) -> Result<Header> {
     let damaged = |reason: String| Error::DamagedFile { file: file.to_owned(), reason };
     if length == 0 {
         return Err(damaged("the file is empty".into()));

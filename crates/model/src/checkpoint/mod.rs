@@ -13,12 +13,16 @@ mod storage;
 mod transpose;
 mod write;
 
-pub use crate::families::{parse_config, read_config, write_config};
+pub use crate::families::{
+    packed_weights, parse_config, read_config, read_packed_config, write_config, write_packed_config,
+};
 pub use folder::{recover_folder, replace_folder, replace_folder_keeping};
 pub use header::{Entry, Header, parse_header};
 pub use index::parse_index;
 pub use read::{NamedTensor, read_file_tensors, read_metadata, read_params};
 pub use write::{write_file, write_params, write_tensors};
 
+pub(crate) use header::read_header;
 pub(crate) use link::present;
-pub(crate) use read::stored_names;
+pub(crate) use read::{Stored, stored_names};
+pub(crate) use storage::keeps_names;

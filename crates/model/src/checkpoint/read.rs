@@ -149,6 +149,56 @@ pub fn read_metadata(file: &Path) -> Result<HashMap<String, String>> {
     Ok(read_header(&mut stream, length, file)?.metadata)
 }
 
+/// The tensors of a checkpoint, taken out one by one by whoever knows what they are for.
+pub(crate) struct Stored {
+    files: Vec<WeightFile>,
+    place: PathBuf,
+}
+
+impl Stored {
+    /// Opens the weights in `folder`; `file` is their name where it is not the usual one.
+    pub(crate) fn open(folder: &Path, file: Option<&str>) -> Result<Self> {
+        let (files, place) = match file {
+            None => open_weights(folder)?,
+            Some(name) => {
+                let place = folder.join(name);
+                if !present(&place)? {
+                    return Err(Error::NotACheckpoint { folder: folder.to_owned(), missing: name.into() });
+                }
+                (vec![WeightFile::open(place.clone())?], place)
+            }
+        };
+        Ok(Self { files, place })
+    }
+
+    /// Whether a tensor of that name is still there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.files.iter().any(|file| file.tensors.iter().any(|entry| entry.name == name))
+    }
+
+    /// Takes a tensor out.
+    pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        for file in &mut self.files {
+            if let Some(index) = file.tensors.iter().position(|entry| entry.name == name) {
+                let entry = file.tensors.remove(index);
+                file.check(&entry, shape)?;
+                return file.read_finite(&entry);
+            }
+        }
+        Err(Error::MissingTensors { place: self.place.clone(), names: NameList(vec![name.to_owned()]) })
+    }
+
+    /// Refuses what nobody took, but for what `known` says is of no use here.
+    pub(crate) fn finish(self, known: impl Fn(&str) -> bool) -> Result<()> {
+        let left = self.files.into_iter().flat_map(|file| file.tensors).map(|entry| entry.name);
+        let surplus: Vec<String> = left.filter(|name| !known(name)).collect();
+        match surplus.is_empty() {
+            true => Ok(()),
+            false => Err(Error::SurplusTensors { place: self.place, names: NameList(surplus) }),
+        }
+    }
+}
+
 /// Values read at a time: as many as the second cache of a core holds.
 const PIECE: usize = 1 << 16;
 

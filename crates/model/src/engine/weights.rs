@@ -1,20 +1,23 @@
 //! Weights as the engine reads them: products packed once, tables and vectors as they are.
 
-use kernels::packed::PackedF32;
-use tensor::{Linear, Norm, NormKind, ParamId, Params};
+use half::bf16;
+use kernels::packed::{Packed, WeightType};
+use tensor::{Linear, NormKind, ParamId, Params};
 
-use crate::Decoder;
+use crate::{Block, Decoder};
 
 /// Linear maps of one input, packed side by side.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) packed: PackedF32,
+    pub(super) packed: Packed,
     pub(super) bias: Option<Vec<f32>>,
 }
 
 /// What an engine needs of a model; shared between engines.
 #[derive(Debug, Default)]
 pub struct EngineWeights {
+    weight_type: WeightType,
+    decoder_bytes: usize,
     groups: ByParam<Group>,
     vectors: ByParam<Vec<f32>>,
     tables: ByParam<(Vec<f32>, usize)>,
@@ -43,41 +46,112 @@ impl<T> ByParam<T> {
     }
 }
 
+/// A part of a model that an engine holds by itself.
+pub(super) enum Part {
+    /// Rows that are looked up.
+    Table(ParamId),
+    /// Maps of one input, found by the weight of the first.
+    Group(Vec<Linear>),
+    /// A gain, or the bias of a norm.
+    Vector(ParamId),
+}
+
+/// What a decoder consists of.
+pub(super) fn parts(decoder: &Decoder) -> Vec<Part> {
+    let tables = [Some(decoder.embedding.table), decoder.embedding.positions];
+    let mut parts: Vec<Part> = tables.into_iter().flatten().map(Part::Table).collect();
+    parts.extend(decoder.blocks.iter().flat_map(parts_of_block));
+    parts.extend(vectors_of_norm(&decoder.norm).into_iter().map(Part::Vector));
+    parts.push(Part::Group(vec![Linear { weight: decoder.unembedding, bias: None }]));
+    parts
+}
+
+fn parts_of_block(block: &Block) -> Vec<Part> {
+    let mut parts: Vec<Part> = block.linear_groups().into_iter().map(Part::Group).collect();
+    parts.extend(block.norms().flat_map(vectors_of_norm).map(Part::Vector));
+    if let Some(norms) = &block.attention().head_norms {
+        parts.extend([norms.query, norms.key].map(Part::Vector));
+    }
+    parts
+}
+
+fn vectors_of_norm(norm: &tensor::Norm) -> Vec<ParamId> {
+    match norm.kind {
+        NormKind::Rms | NormKind::RmsPlusOne => vec![norm.weight],
+        NormKind::Layer { bias } => vec![norm.weight, bias],
+    }
+}
+
 impl EngineWeights {
-    /// Packs a decoder.
+    /// Packs a decoder in f32.
     pub fn new(decoder: &Decoder, params: &Params) -> Self {
-        let mut weights = Self::default();
-        for table in [Some(decoder.embedding.table), decoder.embedding.positions].into_iter().flatten() {
-            let (_, width) = params.matrix_shape(table);
-            weights.tables.insert(table, (params.data(table).to_vec(), width));
+        Self::new_as(WeightType::F32, decoder, params)
+    }
+
+    /// Packs a decoder, its linear maps as `weight_type`. Norms and biases stay in f32; embeddings are rounded to bf16 unless the
+    /// maps are f32; an unembedding that were int4 is int8: it decides every token, and is a small part of what is read.
+    pub fn new_as(weight_type: WeightType, decoder: &Decoder, params: &Params) -> Self {
+        let mut weights = Self::empty(weight_type);
+        for part in parts(decoder) {
+            match part {
+                Part::Table(id) => {
+                    let (_, width) = params.matrix_shape(id);
+                    let mut table = params.data(id).to_vec();
+                    if weight_type != WeightType::F32 {
+                        table.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
+                    }
+                    weights.insert_table(id, table, width);
+                }
+                Part::Group(maps) => {
+                    let kind = weights.type_of(decoder, &maps);
+                    weights.add_group_as(kind, &maps, params);
+                }
+                Part::Vector(id) => weights.insert_vector(id, params.data(id).to_vec()),
+            }
         }
-        for block in &decoder.blocks {
-            weights.add_block(block, params);
-        }
-        weights.add_norm(&decoder.norm, params);
-        weights.add_group(&[Linear { weight: decoder.unembedding, bias: None }], params);
+        weights.raise_gains(decoder.blocks.iter().flat_map(Block::norms).chain([&decoder.norm]));
+        weights.count_decoder();
         weights
     }
 
+    /// How the linear maps are written.
+    pub fn weight_type(&self) -> WeightType {
+        self.weight_type
+    }
+
+    /// Bytes of the decoder's packed maps, those of heads not counted: what one run of the model with few rows has to read,
+    /// next to its caches.
+    pub fn decoder_bytes(&self) -> usize {
+        self.decoder_bytes
+    }
+
     /// Packs a block that stands outside the decoder, such as a head.
-    pub fn add_block(&mut self, block: &crate::Block, params: &Params) {
-        for group in block.linear_groups() {
-            self.add_group(&group, params);
+    pub fn add_block(&mut self, block: &Block, params: &Params) {
+        for part in parts_of_block(block) {
+            match part {
+                Part::Group(maps) => self.add_group(&maps, params),
+                Part::Vector(id) => self.insert_vector(id, params.data(id).to_vec()),
+                Part::Table(_) => unreachable!("a block has no embedding"),
+            }
         }
-        for norm in block.norms() {
-            self.add_norm(norm, params);
-        }
-        if let Some(norms) = &block.attention().head_norms {
-            self.vectors.insert(norms.query, params.data(norms.query).to_vec());
-            self.vectors.insert(norms.key, params.data(norms.key).to_vec());
-        }
+        self.raise_gains(block.norms());
     }
 
     /// Packs linear maps of one input side by side; they are found again by the first map's weight.
     pub fn add_group(&mut self, maps: &[Linear], params: &Params) {
+        self.add_group_as(self.weight_type, maps, params);
+    }
+
+    /// Packs the unembedding of a head.
+    pub fn add_unembedding(&mut self, unembedding: ParamId, params: &Params) {
+        self.add_group_as(self.unembedding_type(), &[Linear { weight: unembedding, bias: None }], params);
+    }
+
+    fn add_group_as(&mut self, weight_type: WeightType, maps: &[Linear], params: &Params) {
         let inputs = params.matrix_shape(maps[0].weight).1;
-        let parts: Vec<(&[f32], usize)> =
-            maps.iter().map(|map| (params.data(map.weight), params.matrix_shape(map.weight).0)).collect();
+        let merged: Vec<_> = maps.iter().map(|map| params.merged(map.weight)).collect();
+        let sizes = maps.iter().map(|map| params.matrix_shape(map.weight).0);
+        let parts: Vec<(&[f32], usize)> = merged.iter().map(AsRef::as_ref).zip(sizes).collect();
         let bias = maps.iter().any(|map| map.bias.is_some()).then(|| {
             let of = |map: &Linear| match map.bias {
                 Some(bias) => params.data(bias).to_vec(),
@@ -85,18 +159,48 @@ impl EngineWeights {
             };
             maps.iter().flat_map(of).collect()
         });
-        self.groups.insert(maps[0].weight, Group { packed: PackedF32::pack(&parts, inputs), bias });
+        self.insert_group(maps[0].weight, Group { packed: Packed::pack(weight_type, &parts, inputs), bias });
     }
 
-    /// Keeps a norm's gain, which is one more than its weight in some kinds, and its bias.
-    fn add_norm(&mut self, norm: &Norm, params: &Params) {
-        let mut gain = params.data(norm.weight).to_vec();
-        match norm.kind {
-            NormKind::Rms => {}
-            NormKind::RmsPlusOne => gain.iter_mut().for_each(|weight| *weight += 1.0),
-            NormKind::Layer { bias } => self.vectors.insert(bias, params.data(bias).to_vec()),
+    /// Gains are one more than the weight in some kinds of norms.
+    fn raise_gains<'a>(&mut self, norms: impl Iterator<Item = &'a tensor::Norm>) {
+        for norm in norms.filter(|norm| norm.kind == NormKind::RmsPlusOne) {
+            let gain = self.vectors.0[norm.weight.index()].iter_mut().flatten();
+            gain.for_each(|weight| *weight += 1.0);
         }
-        self.vectors.insert(norm.weight, gain);
+    }
+
+    fn unembedding_type(&self) -> WeightType {
+        match self.weight_type {
+            WeightType::Int4 => WeightType::Int8,
+            other => other,
+        }
+    }
+
+    /// How a group of a decoder is written.
+    pub(super) fn type_of(&self, decoder: &Decoder, maps: &[Linear]) -> WeightType {
+        if maps[0].weight == decoder.unembedding { self.unembedding_type() } else { self.weight_type }
+    }
+
+    pub(super) fn empty(weight_type: WeightType) -> Self {
+        Self { weight_type, ..Self::default() }
+    }
+
+    pub(super) fn insert_group(&mut self, first: ParamId, group: Group) {
+        self.groups.insert(first, group);
+    }
+
+    pub(super) fn insert_table(&mut self, id: ParamId, table: Vec<f32>, width: usize) {
+        self.tables.insert(id, (table, width));
+    }
+
+    pub(super) fn insert_vector(&mut self, id: ParamId, vector: Vec<f32>) {
+        self.vectors.insert(id, vector);
+    }
+
+    /// What is packed now is the decoder; heads come after it.
+    pub(super) fn count_decoder(&mut self) {
+        self.decoder_bytes = self.groups.0.iter().flatten().map(|group| group.packed.bytes()).sum();
     }
 
     pub(super) fn group(&self, first: ParamId) -> &Group {

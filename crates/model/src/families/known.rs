@@ -6,7 +6,7 @@ use super::fields::Fields;
 use crate::error::Result;
 
 /// Refuses, by name, every field that no reader has asked for and that may change the numbers.
-pub(super) fn refuse_the_rest(fields: &Fields<'_>) -> Result<()> {
+pub(crate) fn refuse_the_rest(fields: &Fields<'_>) -> Result<()> {
     for key in fields.unseen() {
         // Names that begin so are notes of transformers to itself.
         if key.starts_with('_') || key.starts_with("unsloth") || WITHOUT_EFFECT.contains(&key.as_str()) {
@@ -30,7 +30,7 @@ pub(super) fn refuse_the_rest(fields: &Fields<'_>) -> Result<()> {
 }
 
 /// Whether a value says that its field is switched off.
-pub(super) fn does_nothing(value: &Value, neutral: &[f64]) -> bool {
+pub(crate) fn does_nothing(value: &Value, neutral: &[f64]) -> bool {
     match value {
         Value::Bool(flag) => !flag,
         Value::Number(number) => number.as_f64().is_some_and(|number| neutral.contains(&number)),

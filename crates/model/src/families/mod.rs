@@ -9,10 +9,10 @@
 //!   here knows may change the numbers; whoever knows that it does not can remove it from the file.
 
 mod base;
-mod fields;
+pub(crate) mod fields;
 mod gemma2;
 mod gpt2;
-mod known;
+pub(crate) mod known;
 mod llama;
 mod mistral;
 mod phi3;
@@ -22,6 +22,7 @@ mod smollm3;
 
 use std::path::Path;
 
+use kernels::packed::WeightType;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{present, stored_names, write_file};
@@ -50,7 +51,47 @@ pub fn read_config(folder: &Path) -> Result<DecoderConfig> {
     if !present(&file)? {
         return Err(Error::NotACheckpoint { folder: folder.to_owned(), missing: "config.json".into() });
     }
-    let mut config = parse_object(&read_object(&file)?, &file)?;
+    let map = read_object(&file)?;
+    if let Some(weights) = packed_type(&map, &file)? {
+        return Err(Error::PackedWeights { folder: folder.to_owned(), weights });
+    }
+    read_with(&map, &file, folder)
+}
+
+/// The type of the weights in `folder` if they are packed for decoding, and not a checkpoint.
+pub fn packed_weights(folder: &Path) -> Result<Option<WeightType>> {
+    let file = folder.join("config.json");
+    if !present(&file)? {
+        return Err(Error::NotACheckpoint { folder: folder.to_owned(), missing: "config.json".into() });
+    }
+    packed_type(&read_object(&file)?, &file)
+}
+
+/// As [`read_config`], for a folder of weights packed for decoding.
+pub fn read_packed_config(folder: &Path) -> Result<DecoderConfig> {
+    let file = folder.join("config.json");
+    let mut map = read_object(&file)?;
+    map.shift_remove(PACKING);
+    read_with(&map, &file, folder)
+}
+
+/// The field by which a folder says how its weights are written; transformers refuses methods that it does not know.
+const PACKING: &str = "quantization_config";
+
+const PACKING_METHOD: &str = "sakiyomi";
+
+fn packed_type(map: &Map<String, Value>, file: &Path) -> Result<Option<WeightType>> {
+    let Some(packing) = map.get(PACKING).filter(|packing| packing["quant_method"] == PACKING_METHOD) else {
+        return Ok(None);
+    };
+    let name = packing["weights"].as_str().unwrap_or_default();
+    let refuse =
+        |reason: String| Error::Json { file: file.to_owned(), reason: format!("{PACKING}: {reason}") };
+    name.parse().map(Some).map_err(refuse)
+}
+
+fn read_with(map: &Map<String, Value>, file: &Path, folder: &Path) -> Result<DecoderConfig> {
+    let mut config = parse_object(map, file)?;
     let generation = folder.join("generation_config.json");
     if present(&generation)? {
         let map = read_object(&generation)?;
@@ -71,6 +112,17 @@ pub fn read_config(folder: &Path) -> Result<DecoderConfig> {
 /// Writes `config.json` and `generation_config.json` into `folder` for float32 weights; transformers reads them as the
 /// family's class.
 pub fn write_config(folder: &Path, config: &DecoderConfig) -> Result<()> {
+    write_configs(folder, config, config_json(config))
+}
+
+/// As [`write_config`], for weights packed for decoding.
+pub fn write_packed_config(folder: &Path, config: &DecoderConfig, weights: WeightType) -> Result<()> {
+    let mut json = config_json(config);
+    json[PACKING] = serde_json::json!({ "quant_method": PACKING_METHOD, "weights": weights.name() });
+    write_configs(folder, config, json)
+}
+
+fn write_configs(folder: &Path, config: &DecoderConfig, json: Value) -> Result<()> {
     config.validate()?;
     let mut generation = Map::new();
     if let Some(token) = config.begin_token {
@@ -80,7 +132,7 @@ pub fn write_config(folder: &Path, config: &DecoderConfig) -> Result<()> {
         generation.insert("eos_token_id".into(), base::end_tokens_json(&config.end_tokens));
     }
     generation.insert("do_sample".into(), false.into());
-    write_file(&folder.join("config.json"), &pretty(&config_json(config)))?;
+    write_file(&folder.join("config.json"), &pretty(&json))?;
     write_file(&folder.join("generation_config.json"), &pretty(&Value::Object(generation)))
 }
 
@@ -147,7 +199,7 @@ fn config_json(config: &DecoderConfig) -> Value {
 /// A sane configuration file has a few kilobytes; this keeps a mistaken path from filling the memory.
 const MOST_BYTES: u64 = 16 << 20;
 
-fn read_object(file: &Path) -> Result<Map<String, Value>> {
+pub(crate) fn read_object(file: &Path) -> Result<Map<String, Value>> {
     let bytes = fs_err::metadata(file)?.len();
     if bytes > MOST_BYTES {
         let reason = format!("{bytes} bytes are too many for a configuration");

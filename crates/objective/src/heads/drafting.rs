@@ -1,11 +1,12 @@
-//! Drafting with heads: the token at depth k is the argmax of head k at the last committed position.
+//! Drafting with heads: the token at depth k is chosen from what head k says at the last committed position, whatever was
+//! chosen at the depths before.
 
 use model::Decoder;
 use model::engine::{Engine, EngineWeights, Keep, Rows};
 use tensor::{Linear, Ops, Params};
 
 use super::{Body, HeadKind, ParallelHeads, UnembeddingKind};
-use crate::{Draft, Drafter, Verified};
+use crate::{Chooser, Drafter, Verified};
 
 impl Drafter for ParallelHeads {
     fn longest(&self) -> usize {
@@ -32,14 +33,21 @@ impl Drafter for ParallelHeads {
                 weights.add_block(block, params);
             }
             if self.spec.unembedding == UnembeddingKind::Replicated {
-                weights.add_group(&[Linear { weight: head.unembedding, bias: None }], params);
+                weights.add_unembedding(head.unembedding, params);
             }
         }
     }
 
-    fn draft(&self, engine: &mut Engine, decoder: &Decoder, verified: &Verified, length: usize) -> Draft {
+    fn draft(
+        &self,
+        engine: &mut Engine,
+        decoder: &Decoder,
+        verified: &Verified,
+        length: usize,
+        chooser: &mut dyn Chooser,
+    ) {
         let states = match self.spec.kind {
-            HeadKind::Linear | HeadKind::Anticausal if length == 0 => return Draft::default(),
+            HeadKind::Linear | HeadKind::Anticausal if length == 0 => return,
             HeadKind::Linear => self.linear_states(engine, verified, length),
             HeadKind::Anticausal => {
                 let last = |tap: &Rows, engine: &mut Engine| engine.copy_rows(tap, verified.rows - 1, 1);
@@ -50,8 +58,7 @@ impl Drafter for ParallelHeads {
             HeadKind::Layer => self.blocks_on_trunk(engine, verified, length),
             HeadKind::Causal => self.chain_of_blocks(engine, verified, length),
         };
-        let tokens = self.read_out(engine, decoder, states);
-        Draft { tokens }
+        self.read_out(engine, decoder, states, chooser);
     }
 }
 
@@ -102,32 +109,28 @@ impl ParallelHeads {
     }
 
     /// Final norm and unembedding of all drafted depths: one pass over the shared weights.
-    fn read_out(&self, engine: &mut Engine, decoder: &Decoder, states: Rows) -> Vec<u32> {
+    fn read_out(&self, engine: &mut Engine, decoder: &Decoder, states: Rows, chooser: &mut dyn Chooser) {
         if states.rows == 0 {
             engine.recycle(states);
-            return Vec::new();
+            return;
         }
         let normed = decoder.final_norm(engine, &states);
         engine.recycle(states);
-        let argmaxes = |logits: &Rows| -> Vec<u32> {
-            let mut places = vec![0; logits.rows];
-            kernels::argmax::argmax_rows(&logits.data, logits.width, &mut places);
-            places.into_iter().map(|place| place as u32).collect()
+        let mut choose = |mut logits: Rows, engine: &mut Engine| {
+            for row in logits.data.chunks_exact_mut(logits.width) {
+                chooser.choose(row);
+            }
+            engine.recycle(logits);
         };
         if self.spec.unembedding == UnembeddingKind::Shared {
             let logits = decoder.logits(engine, normed);
-            let tokens = argmaxes(&logits);
-            engine.recycle(logits);
-            return tokens;
+            return choose(logits, engine);
         }
-        let mut tokens = Vec::with_capacity(normed.rows);
         for row in 0..normed.rows {
             let state = engine.copy_rows(&normed, row, 1);
             let logits = decoder.logits_by(engine, state, self.heads[row].unembedding);
-            tokens.extend(argmaxes(&logits));
-            engine.recycle(logits);
+            choose(logits, engine);
         }
         engine.recycle(normed);
-        tokens
     }
 }

@@ -1,10 +1,13 @@
-//! `sakiyomi bench`: speed end to end, plain and with drafts in turn; and of single parts.
+//! `sakiyomi bench`: speed end to end, plain and with drafts in turn; in its verbs, the speed of parts.
 
+mod decode_cost;
 mod step;
 
-use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
-use decode::{DecodeSettings, MeasureSettings, Measurement, Speed, measure};
+use decode::{
+    Acceptance, DecodeSettings, Estimate, MeasureSettings, Measurement, SamplingSettings, Speed, acceptance,
+    measure,
+};
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
@@ -15,6 +18,8 @@ use crate::progress::Counter;
 
 #[derive(Serialize)]
 struct Benched {
+    weights: &'static str,
+    force_acceptance: Option<f64>,
     read_gb_per_s_before: f64,
     plain_tokens_per_s: f64,
     bare_tokens_per_s: f64,
@@ -23,29 +28,43 @@ struct Benched {
     tokens_per_forward: Option<f64>,
     speedup: f64,
     measurement: Measurement,
+    /// With drafts of the greatest length, at each temperature.
+    acceptance: Vec<Acceptance>,
 }
 
 /// Bytes of the bandwidth probe beside the figures.
 const PROBE_BYTES: usize = 128 << 20;
 
 pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    if let Some(BenchPart::Step(step)) = &arguments.part {
-        return step::run(step, threads, output);
-    }
-    let checkpoint = arguments.checkpoint.as_ref().context("bench needs a checkpoint folder")?;
-    let loaded = Loaded::read(checkpoint, threads)?;
+    let checkpoint = match (&arguments.part, &arguments.checkpoint) {
+        (Some(BenchPart::Step(step)), _) => return step::run(step, threads, output),
+        (Some(BenchPart::Decode(decode)), _) => return decode_cost::run(decode, threads, output),
+        (None, Some(checkpoint)) => checkpoint,
+        (None, None) => anyhow::bail!("give a checkpoint folder or a verb"),
+    };
+    let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?.with_exit(
+        arguments.draft,
+        &arguments.exit,
+        checkpoint,
+    )?;
     let prompts = arguments.prompts.read(&loaded)?;
-    let longest =
-        prompts.iter().map(Vec::len).max().unwrap_or(0).saturating_add(arguments.prompts.max_new_tokens);
-    let mut target = loaded.target(longest)?;
+    // A round that is taken to be right may go beyond what was asked for.
+    let beyond = loaded.longest_draft(arguments.draft)? + 1;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let longest = longest.saturating_add(arguments.prompts.max_new_tokens).saturating_add(beyond);
+    let mut target = loaded.target_drafting(longest, arguments.draft)?;
+    let sampling = |temperature| SamplingSettings { temperature, ..SamplingSettings::default() };
+    arguments.temperature.iter().try_for_each(|temperature| sampling(*temperature).validate())?;
     let settings = MeasureSettings {
         decoding: DecodeSettings {
             max_new_tokens: arguments.prompts.max_new_tokens,
             end_tokens: if arguments.ignore_end { Vec::new() } else { loaded.end_tokens() },
-            ..DecodeSettings::default()
+            sampling: sampling(arguments.temperature.first().copied().unwrap_or_default()),
+            draft_length: target.longest_draft(),
         },
         draft_lengths: (1..=target.longest_draft()).collect(),
         repeats: arguments.repeats,
+        force_acceptance: arguments.force_acceptance,
     };
     let bandwidth = kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 3) / 1e9;
     let mut counter = None;
@@ -53,9 +72,18 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         counter.get_or_insert_with(|| Counter::new("measuring", of)).set(done, output, String::new);
     })?;
     counter.iter().for_each(Counter::finish);
+    let mut reached = Vec::new();
+    if target.longest_draft() > 0 {
+        for temperature in &arguments.temperature {
+            let decoding = DecodeSettings { sampling: sampling(*temperature), ..settings.decoding.clone() };
+            reached.push(acceptance(&mut target, &prompts, &decoding)?);
+        }
+    }
     let fastest =
         measurement.drafted.iter().max_by(|a, b| a.speed.speedup.median.total_cmp(&b.speed.speedup.median));
     let benched = Benched {
+        weights: loaded.weight_type().name(),
+        force_acceptance: arguments.force_acceptance,
         read_gb_per_s_before: bandwidth,
         plain_tokens_per_s: measurement.plain.tokens_per_s.median,
         bare_tokens_per_s: measurement.bare.tokens_per_s.median,
@@ -64,6 +92,7 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         tokens_per_forward: fastest.and_then(|drafted| drafted.speed.statistics.tokens_per_forward()),
         speedup: fastest.map_or(1.0, |drafted| drafted.speed.speedup.median),
         measurement,
+        acceptance: reached,
     };
     output.result(&benched, || benched.text())?;
     Ok(Verdict::Done)
@@ -101,8 +130,27 @@ impl Benched {
             column.set_cell_alignment(CellAlignment::Right);
         }
         format!(
-            "{} prompts, {} repeats in turn, memory read at {:.1} GB/s before\n{table}",
-            self.measurement.prompts, self.measurement.repeats, self.read_gb_per_s_before
+            "{} prompts, {} repeats in turn, {} weights, memory read at {:.1} GB/s before\n{table}{}",
+            self.measurement.prompts,
+            self.measurement.repeats,
+            self.weights,
+            self.read_gb_per_s_before,
+            self.acceptance.iter().map(accepted).collect::<String>()
         )
     }
+}
+
+/// One line of each depth would be too many: observed share, its interval, and what was expected.
+fn accepted(acceptance: &Acceptance) -> String {
+    let depth = |depth: &decode::DepthAcceptance| {
+        let Estimate { value, low, high } = depth.observed;
+        format!("{value:.3} [{low:.3}, {high:.3}] ({:.3})", depth.expected)
+    };
+    let depths: Vec<String> = acceptance.depths.iter().map(depth).collect();
+    let Estimate { value, low, high } = acceptance.tokens_per_forward;
+    format!(
+        "\ntemperature {}: {value:.3} tokens per forward [{low:.3}, {high:.3}]; acceptance per depth, 95 % interval, expected: {}",
+        acceptance.temperature,
+        depths.join(", ")
+    )
 }

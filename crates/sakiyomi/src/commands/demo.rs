@@ -1,7 +1,8 @@
-//! `sakiyomi demo`: the whole story. Train a byte-level model with four heads, verify that drafts change nothing, measure,
-//! and write a page of figures.
+//! `sakiyomi demo`: the whole story. Train a byte-level model with four heads, let the heads learn what the model says, verify
+//! that drafts change nothing, measure, and write a page of figures.
 
 mod corpus;
+mod heads;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use decode::{
 };
 use report::{CorpusFigures, MainJobFigures, Sample, SampleToken};
 use serde::Serialize;
-use train::prepare::split_text;
-use train::{Checkpoint, Outcome, RunConfig};
+use train::prepare::{SplitText, split_text};
+use train::{Checkpoint, Evaluation, RunConfig};
 
 use super::checkpoint::Loaded;
 use super::{figures, machine, prompts};
@@ -95,17 +96,40 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
     }
     let outcome = train::train(&config, false, &mut TrainingProgress::new(output, interrupt.clone()));
     let outcome = told_as_typed(outcome, &typed)?;
-    if !outcome.finished {
-        let resume = super::train::resume_command(&config);
-        let stopped = Stopped { finished: false, checkpoint: &outcome.last, resume: Some(resume) };
+    let stop = |checkpoint: &Path, resume: Option<&RunConfig>| -> anyhow::Result<Verdict> {
+        let resume = resume.map(super::train::resume_command);
+        let stopped = Stopped { finished: false, checkpoint, resume };
         output.result(&stopped, || stopped.text())?;
-        return Ok(Verdict::Done);
+        Ok(Verdict::Done)
+    };
+    if !outcome.finished {
+        return stop(&outcome.last, Some(&config));
     }
-    let story = Story::measure(&config, &outcome, threads, &interrupt, output)?;
+    let began_heads = std::time::Instant::now();
+    let first = Checkpoint::load(&outcome.last)?;
+    let text = split_text(&config, &first.vocabulary, &mut |_| !interrupt.raised())?;
+    let heads_config = heads::config(&config, &outcome);
+    let written = heads::write_text(&config, &heads_config, first, &text, threads, &interrupt, output);
+    if interrupt.raised() {
+        return stop(&outcome.last, None);
+    }
+    written?;
+    let mut progress = TrainingProgress::new(output, interrupt.clone());
+    let learnt = train::train(&heads_config, false, &mut progress)?;
+    if !learnt.finished {
+        return stop(&learnt.last, Some(&heads_config));
+    }
+    let trained = Trained {
+        config: &config,
+        heads_steps: heads_config.train.steps,
+        checkpoint: learnt.last,
+        seconds: outcome.seconds + began_heads.elapsed().as_secs_f64(),
+    };
+    let story = Story::measure(&trained, &text, threads, &interrupt, output)?;
     let figures = story.figures(demo, threads)?;
-    fs_err::write(folder.join(figures::FILE), serde_json::to_string_pretty(&figures)?)?;
+    data::write_whole(&folder.join(figures::FILE), serde_json::to_string_pretty(&figures)?.as_bytes())?;
     let page = folder.join("report.html");
-    fs_err::write(&page, figures.page().html())?;
+    data::write_whole(&page, figures.page().html().as_bytes())?;
     let told = story.told(&figures, &page, began.elapsed().as_secs_f64());
     output.result(&told, || told.text())?;
     Ok(if told.identical { Verdict::Done } else { Verdict::DoesNotHold })
@@ -131,10 +155,21 @@ fn free_folder(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
         .ok_or_else(|| anyhow::anyhow!("no free folder in runs/"))
 }
 
+/// What training left.
+struct Trained<'a> {
+    /// Settings of the first part, in which everything was trained.
+    config: &'a RunConfig,
+    /// Steps of the second part, in which the heads were.
+    heads_steps: usize,
+    checkpoint: PathBuf,
+    /// Seconds that both parts took.
+    seconds: f64,
+}
+
 /// What was found after training.
 struct Story<'a> {
-    config: &'a RunConfig,
-    outcome: &'a Outcome,
+    trained: &'a Trained<'a>,
+    evaluation: Evaluation,
     settings: report::RunSettings,
     corpus: CorpusFigures,
     verification: Verification,
@@ -144,16 +179,19 @@ struct Story<'a> {
 
 impl<'a> Story<'a> {
     fn measure(
-        config: &'a RunConfig,
-        outcome: &'a Outcome,
+        trained: &'a Trained,
+        text: &SplitText,
         threads: usize,
         interrupt: &Interrupt,
         output: Output,
     ) -> anyhow::Result<Self> {
-        let checkpoint = Checkpoint::load(&outcome.last)?;
-        let text = split_text(config, &checkpoint.vocabulary, &mut |_| !interrupt.raised())?;
-        let corpus = corpus::figures(config, &text, &checkpoint.vocabulary)?;
-        let settings = figures::settings(&checkpoint, config, threads);
+        let config = trained.config;
+        let checkpoint = Checkpoint::load(&trained.checkpoint)?;
+        let evaluation = heads::evaluate(config, &checkpoint, text)?;
+        let corpus = corpus::figures(config, text, &checkpoint.vocabulary)?;
+        let learnt = format!("{} more steps, on what the model says by itself", trained.heads_steps);
+        let mut settings = figures::settings(&checkpoint, config, threads);
+        settings.more.push(("heads alone".to_owned(), learnt));
         let begin = checkpoint.vocabulary.begin();
         let prompts =
             prompts::cut(&text.held_out, &text.held_out_documents, begin, PROMPTS, prompts::PROMPT_TOKENS)?;
@@ -172,14 +210,18 @@ impl<'a> Story<'a> {
             }
             if interrupt.raised() {
                 counter.iter().for_each(Counter::finish);
-                Stopped { finished: false, checkpoint: &outcome.last, resume: None }.leave(output);
+                Stopped { finished: false, checkpoint: &trained.checkpoint, resume: None }.leave(output);
             }
         };
         let verification =
             verify(&mut target, &prompts, &decoding, &mut |done, of| show("verifying", done, of))?;
         let lengths = (1..=target.longest_draft()).collect();
-        let settings_of_measure =
-            MeasureSettings { decoding: decoding.clone(), draft_lengths: lengths, repeats: REPEATS };
+        let settings_of_measure = MeasureSettings {
+            decoding: decoding.clone(),
+            draft_lengths: lengths,
+            repeats: REPEATS,
+            ..MeasureSettings::default()
+        };
         let measurement = measure(&mut target, &prompts, &settings_of_measure, &mut |done, of| {
             show("measuring", done, of)
         })?;
@@ -202,11 +244,11 @@ impl<'a> Story<'a> {
                 tokens: generation.pieces.iter().map(token).collect(),
             });
         }
-        Ok(Self { config, outcome, settings, corpus, verification, measurement, samples })
+        Ok(Self { trained, evaluation, settings, corpus, verification, measurement, samples })
     }
 
     fn figures(&self, demo: &Demo, threads: usize) -> anyhow::Result<MainJobFigures> {
-        let run = train::RunFolder::new(&self.config.run.folder);
+        let run = train::RunFolder::new(&self.trained.config.run.folder);
         let records = train::events::read(&run.events())?;
         let text: String = demo.text.iter().map(|path| format!(" --text {}", path.display())).collect();
         let mut settings = self.settings.clone();
@@ -219,7 +261,10 @@ impl<'a> Story<'a> {
             settings,
             corpus: Some(self.corpus.clone()),
             training: figures::training(&records),
-            held_out: self.outcome.evaluation.as_ref().map(figures::held_out),
+            held_out: Some(figures::held_out(
+                &self.evaluation,
+                &(1..=self.evaluation.loss.len()).collect::<Vec<_>>(),
+            )),
             decoding: Some(figures::decoding(&self.measurement, NEW_TOKENS)),
             losslessness: Some(figures::losslessness(&self.verification)),
             samples: self.samples.clone(),
@@ -230,7 +275,6 @@ impl<'a> Story<'a> {
         let decoding = figures.decoding.as_ref();
         let best = decoding.and_then(report::DecodingFigures::best);
         let speedup = decoding.zip(best).and_then(|(decoding, best)| decoding.speedup(best));
-        let evaluation = self.outcome.evaluation.as_ref();
         let longest = self.measurement.drafted.last().map(|drafted| &drafted.speed.statistics);
         Told {
             identical: self.verification.identical(),
@@ -243,12 +287,12 @@ impl<'a> Story<'a> {
             plain_tokens_per_s: self.measurement.plain.tokens_per_s.median,
             speculative_tokens_per_s: best.and_then(|best| best.median_tokens_per_second()).unwrap_or(0.0),
             speedup: speedup.map_or(1.0, |(median, _, _)| median),
-            next_token_loss_bits_per_byte: evaluation.map_or(0.0, |e| e.bits_per_byte),
-            accuracy_per_depth: evaluation.map(|e| e.accuracy.clone()).unwrap_or_default(),
+            next_token_loss_bits_per_byte: self.evaluation.bits_per_byte,
+            accuracy_per_depth: self.evaluation.accuracy.clone(),
             repeated_48_byte_spans: self.corpus.repeated_spans.and_then(|spans| spans.share()),
-            train_seconds: self.outcome.seconds,
+            train_seconds: self.trained.seconds,
             seconds,
-            checkpoint: self.outcome.last.display().to_string(),
+            checkpoint: self.trained.checkpoint.display().to_string(),
             report: page.display().to_string(),
         }
     }

@@ -1,11 +1,16 @@
 //! `sakiyomi eval`: loss and accuracy per depth on text.
 
+mod answers;
+
 use std::sync::Arc;
 
-use data::{Source, load_or_build_watched};
+use data::{Examples, Source, load_or_build_watched};
+use kernels::packed::WeightType;
+use model::checkpoint::packed_weights;
 use serde::Serialize;
 use train::{Checkpoint, Evaluation, HeldOut};
 
+use super::checkpoint::Loaded;
 use super::machine;
 use super::train::per_depth;
 use crate::arguments::Eval;
@@ -25,6 +30,7 @@ struct Evaluated {
     checkpoint: String,
     documents: usize,
     tokens: usize,
+    weights: &'static str,
     #[serde(flatten)]
     evaluation: Evaluation,
 }
@@ -34,7 +40,19 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     anyhow::ensure!(eval.batch <= MOST_ROWS, "--batch {}: at most {MOST_ROWS}", eval.batch);
     anyhow::ensure!(eval.length != Some(0), "--length 0: give at least 1");
     machine::use_threads(threads)?;
-    let checkpoint = Checkpoint::load(&eval.checkpoint)?;
+    if let Some(task) = eval.task {
+        return answers::run(eval, task, threads, output);
+    }
+    // With weights as they decode, or as they train.
+    let packed = eval.packing.weights.is_some() || packed_weights(&eval.checkpoint)?.is_some();
+    let loaded = match packed {
+        true => Some(Loaded::read_as(&eval.packing, &eval.checkpoint, threads)?),
+        false => None,
+    };
+    let read = if loaded.is_none() { Some(Checkpoint::load(&eval.checkpoint)?) } else { None };
+    let Some(checkpoint) = read.as_ref().or(loaded.as_ref().map(|loaded| &loaded.checkpoint)) else {
+        unreachable!("one of them was read")
+    };
     let context = checkpoint.decoder.config.context;
     let length = eval.length.unwrap_or(LENGTH.min(context));
     anyhow::ensure!(length <= context, "--length {length}: the model's context is {context}");
@@ -43,6 +61,7 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
         field: eval.field.clone(),
         separator: eval.separator.clone().filter(|separator| !separator.is_empty()),
         longest_document_bytes: eval.longest_document_bytes,
+        examples: Examples::Text,
     };
     let repeated = source.repeated()?.len();
     if repeated > 0 {
@@ -57,14 +76,24 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     drop(progress);
     let corpus = Arc::new(corpus);
     let documents: Vec<usize> = (0..corpus.documents()).collect();
-    let depths = objective::Objective::depths(&checkpoint.objective);
+    // Heads are judged by what they draft, the model by the weights that it decodes with.
+    let depths = if packed { 1 } else { objective::Objective::lookahead(&checkpoint.objective) };
     let held_out =
         HeldOut::new(&corpus, &documents, &checkpoint.vocabulary, eval.batch, length, depths, eval.batches)?;
     let evaluated = Evaluated {
         checkpoint: eval.checkpoint.display().to_string(),
         documents: corpus.documents(),
         tokens: held_out.tokens(),
-        evaluation: held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective)?,
+        weights: loaded.as_ref().map_or(WeightType::F32, Loaded::weight_type).name(),
+        evaluation: match &loaded {
+            None => held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective)?,
+            Some(loaded) => {
+                let mut target = loaded.target(length)?;
+                held_out.evaluate_next::<anyhow::Error>(&mut |tokens, targets| {
+                    Ok(decode::score(&mut target, tokens, targets)?)
+                })?
+            }
+        },
     };
     output.result(&evaluated, || {
         let Evaluation { loss, accuracy, bits_per_byte, .. } = &evaluated.evaluation;

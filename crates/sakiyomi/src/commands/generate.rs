@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::checkpoint::Loaded;
 use super::text_file;
-use crate::arguments::{Generate, Sampling};
+use crate::arguments::{DraftSource, Generate, Sampling};
 use crate::failure::Verdict;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
@@ -18,10 +18,10 @@ struct Generated<'a> {
     text: &'a str,
     tokens: &'a [u32],
     ending: decode::Ending,
-    note: Option<&'a str>,
     draft_length: usize,
     tokens_per_forward: Option<f64>,
     acceptance_per_depth: Vec<Option<f64>>,
+    expected_acceptance_per_depth: Vec<Option<f64>>,
     tokens_per_s: Option<f64>,
     time_to_first_token_s: Option<f64>,
     time_per_token_s: Option<f64>,
@@ -33,13 +33,18 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         Some(file) => text_file::read(file)?,
         None => arguments.prompt.clone(),
     };
-    let loaded = Loaded::read(&arguments.checkpoint, threads)?;
-    let ids = loaded.encode(&prompt)?;
+    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?.with_exit(
+        arguments.draft,
+        &arguments.exit,
+        &arguments.checkpoint,
+    )?;
+    let ids = if arguments.chat { loaded.encode_chat(&prompt)? } else { loaded.encode(&prompt)? };
     anyhow::ensure!(
         !ids.is_empty(),
         "the prompt is empty, and this vocabulary has no token to begin with: give --prompt"
     );
-    let mut target = loaded.target(ids.len().saturating_add(arguments.max_new_tokens))?;
+    let positions = ids.len().saturating_add(arguments.max_new_tokens);
+    let mut target = loaded.target_drafting(positions, arguments.draft)?;
     let settings = GenerateSettings {
         decoding: DecodeSettings {
             max_new_tokens: arguments.max_new_tokens,
@@ -66,7 +71,7 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
     Ok(Verdict::Done)
 }
 
-/// `auto` is the longest that the heads make. What is typed must have a meaning even where no drafts are wanted.
+/// `auto` is the longest that can be drafted. What is typed must have a meaning even where no drafts are wanted.
 fn draft_length(arguments: &Generate, longest: usize) -> anyhow::Result<usize> {
     let length = match arguments.speculate.as_str() {
         "off" => 0,
@@ -75,7 +80,7 @@ fn draft_length(arguments: &Generate, longest: usize) -> anyhow::Result<usize> {
             .parse()
             .map_err(|_| anyhow::anyhow!("--speculate {number}: give auto, off or a number of tokens"))?,
     };
-    Ok(if arguments.draft == "none" { 0 } else { length })
+    Ok(if arguments.draft == DraftSource::None { 0 } else { length })
 }
 
 fn show(
@@ -93,10 +98,14 @@ fn show(
             text: &generation.text,
             tokens: &decoded.ids,
             ending: decoded.ending,
-            note: decoded.note.as_deref(),
             draft_length: settings.decoding.draft_length,
             tokens_per_forward: statistics.tokens_per_forward(),
             acceptance_per_depth: statistics.acceptance_per_depth(),
+            expected_acceptance_per_depth: statistics
+                .depths
+                .iter()
+                .map(decode::DepthCounts::expected_acceptance)
+                .collect(),
             tokens_per_s: statistics.decode_tokens_per_s(),
             time_to_first_token_s: statistics.seconds_to_first_token(),
             time_per_token_s: statistics.seconds_per_token(),
@@ -105,9 +114,6 @@ fn show(
         output.result(&generated, String::new)?;
     } else {
         output.stream("\n")?;
-    }
-    if let Some(note) = &decoded.note {
-        output.remark(format!("note: {note}"));
     }
     if stats {
         output.remark(statistics_line(statistics));
@@ -122,7 +128,7 @@ fn statistics_line(statistics: &Statistics) -> String {
         .map(|share| share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0)))
         .collect();
     format!(
-        "{} tokens in {} forwards: {:.2} tokens per forward, acceptance per depth [{}], {:.0} tokens/s",
+        "{} tokens, the first from the prompt, the others in {} forwards: {:.2} tokens per forward, acceptance per depth [{}], {:.0} tokens/s",
         statistics.new_tokens(),
         statistics.forwards,
         statistics.tokens_per_forward().unwrap_or(0.0),

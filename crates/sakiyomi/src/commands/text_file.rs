@@ -32,7 +32,7 @@ mod tests {
     fn bytes_that_are_no_text_are_refused_with_their_place() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("prompts.txt");
-        std::fs::write(&file, b"ab\xff").unwrap();
+        fs_err::write(&file, b"ab\xff").unwrap();
         let error = read(&file).unwrap_err().to_string();
         assert!(error.ends_with("prompts.txt is not UTF-8 at byte 2: convert it to UTF-8 first"), "{error}");
     }

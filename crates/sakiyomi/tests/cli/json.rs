@@ -24,8 +24,15 @@ fn every_verb_prints_one_object() {
     assert_eq!(trained["loss_per_depth"].as_array().unwrap().len(), 4);
     let eval = place.json(&["eval", CHECKPOINT, "--data", "text.jsonl", "--length", "32"]);
     has_fields(&eval, &["loss", "accuracy", "targets", "bits_per_byte"]);
-    let verified = place.json(&["verify", CHECKPOINT, "--max-new-tokens", "12"]);
+    let verified = place.json(&["verify", CHECKPOINT, "--max-new-tokens", "12", "--draws", "150"]);
     assert_eq!((&verified["identical"], &verified["prompts"]), (&true.into(), &8.into()));
+    assert_eq!((&verified["holds"], &verified["exact"]), (&true.into(), &true.into()));
+    let exactness = &verified["exactness"];
+    has_fields(exactness, &["cases", "tests", "level", "power_residual_from_target", "power_stale_proposal"]);
+    assert_eq!(exactness["cases"].as_array().map(Vec::len), Some(12));
+    let looked_up = ["verify", CHECKPOINT, "--draft", "lookup", "--max-new-tokens", "12", "--draws", "100"];
+    let looked_up = place.json(&looked_up);
+    assert_eq!((&looked_up["holds"], &looked_up["draft_lengths"]), (&true.into(), &8.into()));
     let report = place.json(&["report", "run", "--out", "page.html"]);
     assert_eq!(report["written"], true);
 }
@@ -47,8 +54,20 @@ fn generate_tells_text_tokens_and_statistics() {
 #[test]
 fn bench_measures_every_draft_length() {
     let place = Place::trained(&[]);
-    let small = ["--max-new-tokens", "8", "--count", "2", "--repeats", "2"];
-    let measured = place.json(&[&["bench", CHECKPOINT], &small[..]].concat());
+    let small = ["--max-new-tokens", "8", "--count", "2", "--repeats", "2", "--ignore-end"];
+    let temperatures = ["--temperature", "0", "--temperature", "1.5"];
+    let measured = place.json(&[&["bench", CHECKPOINT], &small[..], &temperatures].concat());
+    let acceptance = measured["acceptance"].as_array().unwrap();
+    assert_eq!(acceptance.len(), 2);
+    for (temperature, found) in [0.0, 1.5].iter().zip(acceptance) {
+        has_fields(found, &["tokens_per_forward", "depths", "requests", "draft_length"]);
+        assert_eq!(found["temperature"].as_f64(), Some(*temperature));
+        assert_eq!(found["requests"].as_array().map(Vec::len), Some(2));
+        let depth = &found["depths"][0];
+        let share = |end: &str| depth["observed"][end].as_f64().unwrap();
+        assert!(share("low") <= share("value") && share("value") <= share("high"));
+        has_fields(depth, &["counts", "expected"]);
+    }
     has_fields(&measured, &["bare_tokens_per_s", "tokens_per_forward", "speedup", "best_draft_length"]);
     assert!(measured["plain_tokens_per_s"].as_f64().unwrap() > 0.0);
     assert_eq!(measured["measurement"]["drafted"].as_array().unwrap().len(), 3);

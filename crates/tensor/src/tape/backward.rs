@@ -1,9 +1,10 @@
 //! Running back: each operation's gradient with respect to its inputs and parameters.
 
+use kernels::attention::Mask;
 use kernels::matmul::Write;
 
 use super::{Mark, Node, Op, Tape};
-use crate::{Activation, AttentionSpec};
+use crate::{Activation, AttentionSpec, Embedding, ParamId};
 
 impl Tape<'_> {
     /// Runs back from the end to `mark`: gradients of parameters are added to, gradients of values before the mark wait
@@ -30,19 +31,12 @@ impl Tape<'_> {
 
     fn step_back(&mut self, node: &Node, mut gradient: Vec<f32>) {
         match &node.op {
-            Op::Embed { embedding, tokens } => {
-                let positions = embedding.positions;
-                if let Some(slot) =
-                    positions.and_then(|p| self.gradients.as_mut().and_then(|g| g.adding_slot(p)))
-                {
-                    kernels::embedding::scatter_add(&gradient, node.width, &self.layout.positions, slot);
-                }
-                if let Some(slot) = self.gradients.as_mut().and_then(|g| g.adding_slot(embedding.table)) {
-                    if embedding.scale != 1.0 {
-                        kernels::vector::scale(&mut gradient, embedding.scale);
-                    }
-                    kernels::embedding::scatter_add(&gradient, node.width, tokens, slot);
-                }
+            Op::Embed { embedding, tokens, register } => {
+                self.embed_back(embedding, tokens, *register, node.width, &mut gradient);
+            }
+            Op::Input => {}
+            Op::FullAttention { queries, memory, shape } => {
+                self.full_attention_back(*queries, *memory, shape, &gradient);
             }
             Op::Norm { x, norm, inverse_rms } => self.norm_back(*x, norm, inverse_rms, &gradient),
             Op::NormAdd { x, norm, inverse_rms, residual } => {
@@ -51,10 +45,12 @@ impl Tape<'_> {
                 }
                 return self.hand_over(*residual, gradient);
             }
-            Op::Linear { x, maps } => {
+            Op::Linear { x, maps, inner } => {
+                self.adapt_back(*x, maps, inner, &gradient, node.width);
                 self.linear_back(*x, maps, &gradient, node.width);
             }
-            Op::LinearAdd { x, map, residual } => {
+            Op::LinearAdd { x, map, inner, residual } => {
+                self.adapt_back(*x, &[*map], inner, &gradient, node.width);
                 self.linear_back(*x, &[*map], &gradient, node.width);
                 return self.hand_over(*residual, gradient);
             }
@@ -73,6 +69,7 @@ impl Tape<'_> {
                         kernels::gelu::gated_backward(value, node.width, &gradient, &mut dx)
                     }
                     Activation::Gelu => kernels::gelu::backward(value, &gradient, &mut dx),
+                    Activation::GeluErf => kernels::gelu_erf::backward(value, &gradient, &mut dx),
                 }
                 self.nodes[*x].gradient = Some(dx);
             }
@@ -87,8 +84,35 @@ impl Tape<'_> {
         self.arena.give(gradient);
     }
 
+    /// Gives the rows' gradients to their tokens, positions, and the register vector.
+    fn embed_back(
+        &mut self,
+        embedding: &Embedding,
+        tokens: &[u32],
+        register: Option<ParamId>,
+        width: usize,
+        gradient: &mut [f32],
+    ) {
+        let Some(gradients) = self.gradients.as_mut() else { return };
+        if let Some(slot) = embedding.positions.and_then(|positions| gradients.adding_slot(positions)) {
+            kernels::embedding::scatter_add(gradient, width, &self.layout.all_positions(), slot);
+        }
+        let (of_tokens, of_registers) = gradient.split_at_mut(tokens.len() * width);
+        if !of_registers.is_empty()
+            && let Some(slot) = register.and_then(|vector| gradients.adding_slot(vector))
+        {
+            of_registers.chunks_exact(width).for_each(|row| kernels::vector::add_assign(slot, row));
+        }
+        if let Some(slot) = gradients.adding_slot(embedding.table) {
+            if embedding.scale != 1.0 {
+                kernels::vector::scale(of_tokens, embedding.scale);
+            }
+            kernels::embedding::scatter_add(of_tokens, width, tokens, slot);
+        }
+    }
+
     /// Adds `gradient` to that of a value, if anybody wants it.
-    fn hand_over(&mut self, value: usize, gradient: Vec<f32>) {
+    pub(super) fn hand_over(&mut self, value: usize, gradient: Vec<f32>) {
         let node = &mut self.nodes[value];
         match &mut node.gradient {
             _ if !node.requires_gradient => {}
@@ -123,10 +147,12 @@ impl Tape<'_> {
     ) {
         let shape = self.attention_shape(spec);
         let mut d_qkv = self.arena.take(self.nodes[qkv].value.len());
+        let (first_visible, side) =
+            (self.layout.first_visible(spec.window), self.layout.side_rows(spec.window));
         kernels::attention::backward(
             &shape,
             &self.nodes[qkv].value,
-            &self.layout.first_visible(spec.window),
+            Mask { first_visible: &first_visible, side: &side },
             &node.value,
             log_sum_exp,
             gradient,
@@ -139,7 +165,7 @@ impl Tape<'_> {
                 spec.rotated().start,
                 spec.heads + spec.kv_heads,
                 spec.head_dim,
-                &self.layout.positions,
+                &self.layout.all_positions(),
                 rope,
                 true,
             );

@@ -1,0 +1,153 @@
+//! The right verifier passes with every drafter, and the wrong ones are caught.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::sync::Arc;
+
+use kernels::team::Team;
+use objective::HeadKind::{Layer, Linear};
+use objective::UnembeddingKind::Shared;
+
+use super::*;
+use crate::Lookup;
+use common::{Toy, config, random as random_toy, spec};
+
+fn settings(draws: usize) -> ExactnessSettings {
+    ExactnessSettings { draws, tokens_per_text: 24, ..ExactnessSettings::default() }
+}
+
+fn run(rule: &dyn Rule, target: &mut Target, settings: &ExactnessSettings) -> Exactness {
+    let prompts = [vec![1, 2, 3], vec![0], vec![4, 4, 1, 6, 2, 0, 5, 3]];
+    let mut told = (0, 0);
+    let found = exactness_of(rule, target, &prompts, settings, &mut |done, of| told = (done, of)).unwrap();
+    assert_eq!(told, (12 * settings.draws, 12 * settings.draws));
+    assert!(found.cases.iter().all(|case| case.draws >= settings.draws && case.drafted > case.draws / 3));
+    assert!(found.tests >= 12 * 3 && found.cases.iter().any(|case| case.vocabulary == TINY));
+    found
+}
+
+/// Heads that say something else at every depth.
+fn toy() -> Toy {
+    random_toy(&config(7, 3, 100), spec(Layer, 4, Shared), 3)
+}
+
+fn lookup_target(toy: &Toy) -> Target<'_> {
+    const LOOKUP: &Lookup = &Lookup { longest: 8, most_matching: 3 };
+    Target::new(&toy.decoder, Some(LOOKUP), Arc::clone(&toy.weights), Arc::new(Team::new(1)), 100).unwrap()
+}
+
+#[test]
+fn the_right_verifier_passes_with_every_drafter() {
+    let toys = [toy(), random_toy(&config(23, 3, 100), spec(Linear, 3, Shared), 5)];
+    for toy in &toys {
+        let found = run(&Exact, &mut toy.target(1), &settings(4000));
+        assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());
+    }
+    let found = run(&Exact, &mut lookup_target(&toys[0]), &settings(4000));
+    assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());
+}
+
+/// Draws from p where it refuses.
+struct ResidualFromTarget;
+
+impl Rule for ResidualFromTarget {
+    fn decide(
+        &self,
+        p: &Distribution,
+        drafted: &Drafted,
+        _: Option<&Drafted>,
+        rng: &mut Seeded,
+    ) -> (u32, bool) {
+        let q = drafted.proposal.as_ref().map_or(1.0, |q| q.probability(drafted.token));
+        if random::uniform(rng) * q < p.probability(drafted.token) {
+            return (drafted.token, true);
+        }
+        (p.at(random::uniform(rng)), false)
+    }
+}
+
+/// Takes q of the step before.
+struct StaleProposal;
+
+impl Rule for StaleProposal {
+    fn decide(
+        &self,
+        p: &Distribution,
+        drafted: &Drafted,
+        earlier: Option<&Drafted>,
+        rng: &mut Seeded,
+    ) -> (u32, bool) {
+        let (Some(stale), Some(_)) =
+            (earlier.and_then(|earlier| earlier.proposal.clone()), &drafted.proposal)
+        else {
+            return Exact.decide(p, drafted, earlier, rng);
+        };
+        let share = p.probability(drafted.token);
+        if share > 0.0 && random::uniform(rng) * stale.probability(drafted.token) < share {
+            return (drafted.token, true);
+        }
+        (p.residual(&stale).as_ref().unwrap_or(p).at(random::uniform(rng)), false)
+    }
+}
+
+#[test]
+fn a_residual_drawn_from_the_target_is_caught() {
+    let toy = toy();
+    let right = run(&Exact, &mut toy.target(1), &settings(1000));
+    assert!(right.power_residual_from_target > 0.99, "{}", right.power_residual_from_target);
+    for seed in 1..=3 {
+        let settings = ExactnessSettings { seed, ..settings(1000) };
+        assert!(!run(&ResidualFromTarget, &mut toy.target(1), &settings).holds());
+        assert!(!run(&ResidualFromTarget, &mut lookup_target(&toy), &settings).holds());
+    }
+}
+
+#[test]
+fn a_stale_proposal_is_caught() {
+    let toy = toy();
+    let right = run(&Exact, &mut toy.target(1), &settings(1000));
+    assert!(right.power_stale_proposal > 0.99, "{}", right.power_stale_proposal);
+    for seed in 1..=3 {
+        let settings = ExactnessSettings { seed, ..settings(1000) };
+        assert!(!run(&StaleProposal, &mut toy.target(1), &settings).holds());
+    }
+}
+
+/// What a test says of its power is what happens: how often the score of one case rejects.
+#[test]
+#[ignore = "many runs"]
+fn the_power_that_is_told_is_true() {
+    let toy = toy();
+    let (mut told, mut caught, runs) = (0.0, 0, 40);
+    for seed in 0..runs {
+        let settings = ExactnessSettings { seed: 100 + seed, ..settings(150) };
+        told += run(&Exact, &mut toy.target(1), &settings).power_residual_from_target / runs as f64;
+        caught += usize::from(!run(&ResidualFromTarget, &mut toy.target(1), &settings).holds());
+    }
+    let seen = caught as f64 / runs as f64;
+    assert!(seen > told - 0.2, "{seen} seen, {told} told");
+}
+
+#[test]
+fn what_cannot_be_tested_is_refused() {
+    let toy = toy();
+    let refusal = |prompts: &[Vec<u32>], settings: &ExactnessSettings| {
+        exactness(&mut toy.target(1), prompts, settings, &mut |_, _| {}).unwrap_err().to_string()
+    };
+    assert!(refusal(&[], &settings(10)).starts_with("prompts: "));
+    assert!(refusal(&[vec![1]], &settings(0)).starts_with("draws: "));
+    let without = ExactnessSettings { draft_length: 0, ..settings(10) };
+    assert!(refusal(&[vec![1]], &without).starts_with("draft_length: "));
+}
+
+/// The draws that a release is proved with.
+#[test]
+#[ignore = "takes minutes"]
+fn the_right_verifier_passes_at_many_draws() {
+    let toys = [random_toy(&config(23, 3, 100), spec(Linear, 3, Shared), 5), toy()];
+    for toy in &toys {
+        let found = run(&Exact, &mut toy.target(1), &settings(20_000));
+        assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());
+    }
+}

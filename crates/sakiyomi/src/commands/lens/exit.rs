@@ -1,0 +1,116 @@
+//! `sakiyomi lens exit`: what leaving early costs and saves.
+
+use lens::exit::monitor::Action;
+use lens::exit::{Evaluation, Exits, Rule, Work};
+use lens::probe::Probe;
+use serde::Serialize;
+
+use super::arguments::Exit as Arguments;
+use super::live::{self, LiveFigures};
+use super::subject::Subject;
+use crate::failure::Verdict;
+use crate::output::Output;
+
+#[derive(Serialize)]
+pub struct Figures {
+    pub tokens: usize,
+    pub layers: usize,
+    #[serde(rename = "static")]
+    pub evaluations: Vec<Evaluation>,
+    pub live: Vec<LiveFigures>,
+}
+
+pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Result<Verdict> {
+    let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
+    let figures = measure(&subject, arguments, threads, output)?;
+    output.result(&figures, || text(&figures))?;
+    Ok(Verdict::Done)
+}
+
+pub fn measure(
+    subject: &Subject,
+    arguments: &Arguments,
+    threads: usize,
+    output: Output,
+) -> anyhow::Result<Figures> {
+    let taps = subject.model.taps();
+    let sizes = taps.sizes();
+    let probe = arguments.probe.as_ref().map(|file| Probe::load(file, taps)).transpose()?;
+    let classes = probe.as_ref().map_or(0, |probe| probe.regression.bias.len());
+    let work = Work {
+        block: sizes.block_work,
+        read_out: sizes.read_out_work,
+        probe: classes * sizes.width,
+        likeness: 3 * sizes.width,
+    };
+    let mut exits = Exits::new(sizes.layers, work, probe.as_ref());
+    let (saturation, _) =
+        subject.look(&arguments.subject, probe.is_some(), output, &mut |seen, so_far, begin| {
+            exits.add(seen, &so_far.decisions[begin..]);
+            Ok(())
+        })?;
+    let live = live::measure(subject, arguments, probe.as_ref(), threads, output)?;
+    let tokens = saturation.decisions.len();
+    Ok(Figures { tokens, layers: sizes.layers, evaluations: exits.evaluations(), live })
+}
+
+/// A rule as it is shown.
+pub fn name(rule: Rule) -> String {
+    match rule {
+        Rule::Full => "all layers".to_owned(),
+        Rule::Oracle => "oracle".to_owned(),
+        Rule::Probe => "probe".to_owned(),
+        Rule::Response(threshold) => format!("softmax response {threshold}"),
+        Rule::Likeness(threshold) => format!("state saturation {threshold}"),
+    }
+}
+
+fn text(figures: &Figures) -> String {
+    let percent = |share: f64| format!("{:5.1} %", share * 100.0);
+    let head = format!(
+        "{} tokens, {} layers; static: states of the whole model\n{:<24} layers  speedup: layers, work   as the model   right",
+        figures.tokens, figures.layers, "rule"
+    );
+    let line = |e: &Evaluation| {
+        format!(
+            "{:<24} {:6.2}  {:6.2}  {:6.2}   {}   {}",
+            name(e.rule),
+            e.mean_layers,
+            e.layer_speedup,
+            e.work_speedup,
+            percent(e.agreement),
+            e.accuracy.map_or("-".to_owned(), percent)
+        )
+    };
+    let mut lines: Vec<String> = std::iter::once(head).chain(figures.evaluations.iter().map(line)).collect();
+    if let Some(first) = figures.live.first() {
+        lines.push(format!(
+            "live: {} beginnings, {} new tokens, layers skipped for good\n{:<24} layers  tokens/s  speedup   as the model   nats/token",
+            first.prompts, first.tokens, "rule"
+        ));
+    }
+    for live in &figures.live {
+        lines.push(format!(
+            "{:<24} {:6.2}  {:8.0}  {:6.2}   {}   {:.3}",
+            name(live.rule),
+            live.mean_layers,
+            live.tokens_per_s,
+            live.speedup,
+            percent(live.agreement),
+            live.nats_per_token
+        ));
+        lines.extend(live.events.iter().map(|event| {
+            format!(
+                "  monitor: {:.0} % of {} exits disagreed after {} tokens; {}",
+                100.0 * event.disagreement,
+                event.compared,
+                event.token,
+                match event.action {
+                    Action::Raised(threshold) => format!("threshold raised to {threshold:.3}"),
+                    Action::Off => "leaving switched off".to_owned(),
+                }
+            )
+        }));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,98 @@
+//! `sakiyomi lens probe`: do states say on which choice the model works?
+
+use std::path::Path;
+
+use lens::Saturation;
+use lens::probe::{Probed, Sample, usual_first_layer};
+use serde::Serialize;
+
+use super::arguments::Probe as Arguments;
+use super::subject::Subject;
+use crate::failure::Verdict;
+use crate::output::Output;
+
+#[derive(Serialize)]
+pub struct Figures {
+    pub tokens: usize,
+    pub first_layer: usize,
+    pub classes: usize,
+    #[serde(flatten)]
+    pub probed: Probed,
+    pub saved: Option<String>,
+}
+
+pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<Verdict> {
+    if let Some(file) = &arguments.save {
+        anyhow::ensure!(!file.exists(), "{} exists: give another name, or remove it first", file.display());
+    }
+    let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
+    let figures = measure(&subject, arguments, arguments.save.as_deref(), output)?;
+    output.result(&figures, || text(&figures))?;
+    Ok(Verdict::Done)
+}
+
+/// Learns and judges the probe, and saves it.
+pub fn measure(
+    subject: &Subject,
+    arguments: &Arguments,
+    save: Option<&Path>,
+    output: Output,
+) -> anyhow::Result<Figures> {
+    let taps = subject.model.taps();
+    let sizes = taps.sizes();
+    let classes = arguments.subject.choices;
+    anyhow::ensure!(classes >= 2, "-k {classes}: a probe tells at least 2 tasks apart");
+    let first_layer = arguments.first_layer.unwrap_or(usual_first_layer(sizes.layers));
+    anyhow::ensure!(
+        first_layer + 1 < sizes.layers,
+        "--first-layer {first_layer}: the model has {} layers",
+        sizes.layers
+    );
+    let mut sample = Sample::new(sizes.layers, classes, sizes.width, first_layer, arguments.subject.seed);
+    let latest = (arguments.subject.cut * sizes.layers as f64) as u16;
+    let (saturation, _) =
+        subject.look(&arguments.subject, true, output, &mut |seen, so_far: &Saturation, begin| {
+            sample.add(seen, &so_far.decisions[begin..], latest);
+            Ok(())
+        })?;
+    let balanced = sample.balanced()?;
+    let probed = balanced.judge(arguments.subject.seed);
+    if let Some(file) = save {
+        balanced.fit(taps).save(file)?;
+    }
+    let saved = save.map(|file| file.display().to_string());
+    Ok(Figures { tokens: saturation.decisions.len(), first_layer, classes, probed, saved })
+}
+
+fn text(figures: &Figures) -> String {
+    let probed = &figures.probed;
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let shares =
+        |shares: &[f64]| shares.iter().map(|share| format!("{:.2}", share)).collect::<Vec<_>>().join(" ");
+    let mut lines = vec![
+        format!(
+            "{} states of {} tasks in layers {:?}, from {} texts ({} tokens)",
+            probed.states, figures.classes, probed.layers, probed.texts, figures.tokens
+        ),
+        format!(
+            "balanced accuracy   {} with folds by text (chance {})",
+            percent(probed.grouped.balanced_accuracy),
+            percent(probed.chance)
+        ),
+        format!("  shuffled folds    {}", percent(probed.shuffled.balanced_accuracy)),
+        format!("  noise             {}", percent(probed.noise.balanced_accuracy)),
+        format!("  layer alone       {}", percent(probed.layer_only.balanced_accuracy)),
+        format!("accuracy per task   {}", shares(&probed.grouped.class_accuracy)),
+        format!("AUC per task        {}", shares(&probed.grouped.auc)),
+    ];
+    lines.extend(
+        probed
+            .grouped
+            .confusion
+            .iter()
+            .enumerate()
+            .map(|(class, row)| format!("  task {}: {row:?}", class + 1)),
+    );
+    lines.extend(figures.saved.iter().map(|file| format!("saved               {file}")));
+    lines.join("\n")
+}

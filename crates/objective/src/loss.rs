@@ -2,7 +2,7 @@
 
 use data::Batch;
 use model::Decoder;
-use tensor::{LossSum, ParamId, Tape};
+use tensor::{Layout, LossSum, ParamId, Tape};
 
 use crate::Drafter;
 
@@ -32,11 +32,32 @@ pub trait Objective: Send + Sync {
     /// Name in `mtp.json` and run files.
     fn kind(&self) -> &'static str;
 
-    /// How many tokens it predicts from one position, the next token included.
+    /// How many predictions have a loss of their own, the next token first.
     fn depths(&self) -> usize;
+
+    /// How far ahead each of them lies; as many as there are [`Self::depths`].
+    fn tokens_ahead(&self) -> Vec<usize> {
+        (1..=self.depths()).collect()
+    }
+
+    /// How far ahead the farthest lies: what a batch must hold behind its inputs.
+    fn lookahead(&self) -> usize {
+        self.depths()
+    }
 
     /// Parameters that it added to the model.
     fn parameters(&self) -> &[ParamId];
+
+    /// What the losses of a step over `batches` are divided by, if `depths` of its predictions are trained.
+    fn window(&self, batches: &[Batch], depths: usize) -> Window {
+        Window::count(batches, depths)
+    }
+
+    /// The rows that the trunk runs over for `batch`: what [`Self::loss`] wants a tape for.
+    fn layout(&self, batch: &Batch, depths: usize) -> Layout {
+        let _ = depths;
+        layout(batch)
+    }
 
     /// Runs trunk and losses over `batch`. On a training tape it also runs back, leaving
     /// `sum over k of weight_k * mean loss at depth k` (means over the window) in the gradients. Returns the sums per depth.
@@ -47,4 +68,15 @@ pub trait Objective: Send + Sync {
 
     /// How it drafts, if it can.
     fn drafter(&self) -> Option<&dyn Drafter>;
+}
+
+/// Where the tokens of `batch` stand and what they see.
+pub(crate) fn layout(batch: &Batch) -> Layout {
+    Layout {
+        batch: batch.batch,
+        length: batch.length,
+        positions: batch.positions.clone(),
+        first_visible: batch.first_visible.clone(),
+        ..Layout::default()
+    }
 }

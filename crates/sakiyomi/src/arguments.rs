@@ -42,6 +42,8 @@ pub enum Verb {
     SweepRun,
     /// Loss and accuracy per depth on text.
     Eval(Eval),
+    /// Add an adapter to the matrices of its base.
+    Merge(Merge),
     /// Pack a checkpoint's weights for decoding, on disk.
     Quantize(Quantize),
     /// Continue a prompt.
@@ -67,6 +69,103 @@ pub enum DataVerb {
     Tokenizer(DataTokenizer),
     /// Let a model continue pieces of text: what heads on the frozen model learn best from.
     Continuations(DataContinuations),
+    /// Draw examples of a synthetic task: prompts whose answers can be checked.
+    Generate {
+        #[command(subcommand)]
+        task: Task,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// The path from the centre of a star to the end of one of its arms.
+    StarGraph(StarGraph),
+    /// Addition of numbers with several digits, with the steps written out.
+    Addition(Addition),
+    /// Sums, products and compositions of polynomials over a small field.
+    Polynomial(Polynomial),
+    /// The second token of a name that came before.
+    Induction(Induction),
+}
+
+/// Where the examples go and how many there are; shared by all tasks.
+#[derive(Debug, Args)]
+pub struct Drawn {
+    /// The folder to write train.txt and test.txt into, and a tokenizer where the task has one; must not exist.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Examples to train on.
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub train: usize,
+    /// Examples to test on, none of which is trained on.
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    pub test: usize,
+    /// Seed of what is drawn.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct StarGraph {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Arms.
+    #[arg(long, default_value_t = 2)]
+    pub degree: usize,
+    /// Nodes of a path, both ends included.
+    #[arg(long, default_value_t = 5)]
+    pub length: usize,
+    /// Numbers that nodes are drawn from.
+    #[arg(long, default_value_t = 50)]
+    pub nodes: usize,
+    /// Ask for the path from its end, which needs no planning.
+    #[arg(long)]
+    pub reversed: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Addition {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Most digits of a number.
+    #[arg(long, default_value_t = 5)]
+    pub digits: usize,
+    /// Ask for the sum without its steps.
+    #[arg(long)]
+    pub no_steps: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Polynomial {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// The prime of the field.
+    #[arg(long, default_value_t = 7)]
+    pub prime: usize,
+    /// Coefficients of a polynomial.
+    #[arg(long, default_value_t = 5)]
+    pub terms: usize,
+    /// Fewest operations of an expression.
+    #[arg(long, default_value_t = 1)]
+    pub least_operations: usize,
+    /// Most operations of an expression.
+    #[arg(long, default_value_t = 5)]
+    pub most_operations: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Induction {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Numbers that tokens are drawn from.
+    #[arg(long, default_value_t = 100)]
+    pub symbols: usize,
+    /// Tokens of a prompt.
+    #[arg(long, default_value_t = 64)]
+    pub length: usize,
+    /// Names in a prompt.
+    #[arg(long, default_value_t = 8)]
+    pub names: usize,
 }
 
 #[derive(Debug, Args)]
@@ -201,6 +300,27 @@ pub struct Eval {
     /// Text to evaluate on (.txt or .jsonl, file or folder; repeatable).
     #[arg(long, required = true, value_name = "PATH")]
     pub data: Vec<PathBuf>,
+    /// Answer prompts, greedily, and count the right answers in place of losses.
+    #[arg(long, value_enum, value_name = "TASK")]
+    pub task: Option<EvaluationTask>,
+    /// With --task: field of the prompt in a .jsonl line; in a .txt file each line is a prompt and its answer.
+    #[arg(long, default_value = "prompt")]
+    pub prompt_field: String,
+    /// With --task: field of the answer in a .jsonl line.
+    #[arg(long, default_value = "completion")]
+    pub completion_field: String,
+    /// With --task: what ends the prompt in a line of a .txt file.
+    #[arg(long, default_value = "=", value_name = "TEXT")]
+    pub prompt_end: String,
+    /// With --task: answer only the first so many; 0 answers all.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub count: usize,
+    /// With --task: tokens of an answer at most. Default: one more than the right answer has, or 256 for gsm8k.
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// With --task: how many wrong answers to show.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub show_wrong: usize,
     /// Field of .jsonl lines that holds the text.
     #[arg(long, default_value = "text")]
     pub field: String,
@@ -239,6 +359,15 @@ pub struct Quantize {
     pub dry_run: bool,
 }
 
+/// What makes an answer right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EvaluationTask {
+    /// It is the whole answer, and nothing else.
+    ExactMatch,
+    /// Its last number is that of the answer (behind #### in the GSM8K files).
+    Gsm8k,
+}
+
 /// How tokens are chosen and when to stop; shared by the verbs that decode.
 #[derive(Debug, Args)]
 pub struct Sampling {
@@ -263,6 +392,21 @@ pub struct Sampling {
 }
 
 #[derive(Debug, Args)]
+pub struct Merge {
+    /// A checkpoint folder: one of a run with train.mode "lora", or the base of --adapter.
+    pub checkpoint: PathBuf,
+    /// A folder with adapter_config.json and adapter_model.safetensors, such as PEFT writes. Default: the checkpoint's own.
+    #[arg(long, value_name = "FOLDER")]
+    pub adapter: Option<PathBuf>,
+    /// The checkpoint to write; must not exist.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Read and check everything, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Generate {
     /// A checkpoint folder.
     pub checkpoint: PathBuf,
@@ -272,6 +416,9 @@ pub struct Generate {
     /// Read the prompt from a file instead.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
+    /// Ask the prompt as a user does, by the checkpoint's chat template.
+    #[arg(long)]
+    pub chat: bool,
     /// Tokens to add at most.
     #[arg(long, default_value_t = 256)]
     pub max_new_tokens: usize,
@@ -280,7 +427,8 @@ pub struct Generate {
     pub draft: DraftSource,
     #[command(flatten)]
     pub exit: ExitDraft,
-    /// Length of a draft: `auto` is as long as what drafts reaches, `off` decodes plainly.
+    /// Length of a draft: `auto` is what gives most tokens per second here and now, none included (as long as can be when
+    /// sampling); `off` decodes plainly.
     #[arg(long, default_value = "auto", value_name = "auto|off|N")]
     pub speculate: String,
     /// Stop before this text (repeatable).

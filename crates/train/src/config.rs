@@ -9,11 +9,14 @@ mod sections;
 mod template;
 mod validate;
 
+use model::LoraSpec;
+use objective::RegistersSpec;
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
-    Architecture, CheckpointSection, DataSection, DecaySetting, Dtype, EvaluationSection, ModelSection,
-    ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode, TrainSection, WatchSection,
+    Architecture, CheckpointSection, DataSection, DecaySetting, Dtype, EvaluationSection, ExamplesKind,
+    LoraSection, ModelSection, ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode,
+    TrainSection, WatchSection,
 };
 pub use template::template;
 
@@ -31,6 +34,8 @@ pub struct RunConfig {
     pub objective: ObjectiveSection,
     /// Steps, batches, optimiser, schedule.
     pub train: TrainSection,
+    /// Adapters.
+    pub lora: LoraSection,
     /// Evaluation during training.
     pub evaluation: EvaluationSection,
     /// Checkpoints during training.
@@ -45,11 +50,20 @@ impl RunConfig {
         toml::to_string(self).expect("tables with text keys, numbers, text and lists are all TOML")
     }
 
-    /// How many depths are trained: 1 is the next token only.
+    /// How many predictions have a loss of their own: 1 is the next token only.
     pub fn depths(&self) -> usize {
         match self.objective.kind {
             ObjectiveKind::NextToken => 1,
             ObjectiveKind::Heads => self.objective.n,
+            ObjectiveKind::Registers => 1 + self.objective.registers(self.run.seed).offsets(),
+        }
+    }
+
+    /// How far ahead the farthest of them lies.
+    pub fn lookahead(&self) -> usize {
+        match self.objective.kind {
+            ObjectiveKind::NextToken | ObjectiveKind::Heads => self.depths(),
+            ObjectiveKind::Registers => self.objective.d_max,
         }
     }
 
@@ -75,6 +89,35 @@ impl RunConfig {
             flat.insert(key.to_owned(), value.clone());
         });
         flat
+    }
+}
+
+impl LoraSection {
+    /// The settings of adapters.
+    pub fn spec(&self) -> LoraSpec {
+        LoraSpec {
+            rank: self.rank,
+            alpha: self.alpha as f32,
+            dropout: self.dropout as f32,
+            rank_stabilised: self.rank_stabilised,
+            targets: self.targets.clone(),
+        }
+    }
+}
+
+impl ObjectiveSection {
+    /// The settings of registers; `seed` is the run's.
+    pub fn registers(&self, seed: u64) -> RegistersSpec {
+        RegistersSpec {
+            d_min: self.d_min,
+            d_max: self.d_max,
+            weight: self.register_weight as f32,
+            offsets: self.offsets,
+            density: self.density,
+            count: self.registers,
+            consecutive: self.consecutive,
+            seed,
+        }
     }
 }
 

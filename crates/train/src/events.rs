@@ -27,7 +27,8 @@ pub struct Record {
     pub event: Event,
 }
 
-/// What happened. Lists per depth begin with depth 1, the next token; losses are in nats per target.
+/// What happened. Lists per depth begin with depth 1, the next token; with registers, one entry for each offset follows, the
+/// smallest first. Losses are in nats per target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -103,8 +104,13 @@ pub struct RunStarted {
     pub head_parameters: usize,
     /// Parameters that are trained.
     pub trained_parameters: usize,
-    /// Tokens predicted from one position.
+    /// Name of the objective's method.
+    pub objective: String,
+    /// Predictions with a loss of their own, the next token first.
     pub depths: usize,
+    /// How many tokens ahead each of them lies; empty: 1, 2, 3 and so on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens_ahead: Vec<usize>,
     /// Inputs per update.
     pub tokens_per_step: usize,
     /// Tokens of the training text.
@@ -154,6 +160,9 @@ pub struct EvaluationEvent {
     pub targets: Vec<u64>,
     /// Whether it was the best so far.
     pub best: bool,
+    /// Share of whole answers that were right, where the text is prompts with answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers_right: Option<f64>,
 }
 
 /// A text was generated.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use data::{Batch, Watch};
-use objective::Window;
+use objective::Objective;
 
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
@@ -175,7 +175,7 @@ impl<'a> Trial<'a> {
             let batches: Vec<Batch> =
                 (0..accumulate).map(|_| self.data.training.next()).collect::<data::Result<_>>()?;
             if step >= WARM_UP_STEPS {
-                let found = Window::count(&batches, depths).targets;
+                let found = self.checkpoint.objective.window(&batches, depths).targets;
                 targets.iter_mut().zip(found).for_each(|(sum, count)| *sum += count as f64);
             }
             let Checkpoint { params, decoder, objective, .. } = &mut self.checkpoint;

@@ -85,6 +85,11 @@ impl Loaded {
         &self.weights
     }
 
+    /// How its keys and values are held.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache
+    }
+
     /// How its weights are held.
     pub fn weight_type(&self) -> WeightType {
         self.weights.weight_type()
@@ -133,6 +138,17 @@ impl Loaded {
         let mut ids: Vec<u32> = vocabulary.begin().into_iter().collect();
         ids.extend(vocabulary.encode(prompt)?);
         Ok(ids)
+    }
+
+    /// Tokens of a question as the checkpoint's chat template writes it, up to where the answer begins.
+    pub fn encode_chat(&self, question: &str) -> anyhow::Result<Vec<u32>> {
+        let vocabulary = &self.checkpoint.vocabulary;
+        let Some(template) = vocabulary.chat_template() else {
+            anyhow::bail!("--chat: this checkpoint has no chat template");
+        };
+        let messages = serde_json::json!([{ "role": "user", "content": question }]);
+        let text = template.render(&messages, None, true).map_err(anyhow::Error::msg)?;
+        Ok(vocabulary.encode(&text)?)
     }
 
     /// Tokens that end a text: those of the vocabulary and those of the model.

@@ -1,10 +1,12 @@
 //! `sakiyomi data`: what stands before training.
 
 mod continuations;
+mod generate;
 mod paint;
 mod show;
 mod tokenizer;
 
 pub use continuations::continuations;
+pub use generate::generate;
 pub use show::show;
 pub use tokenizer::tokenizer;

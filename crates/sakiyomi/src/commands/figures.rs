@@ -22,11 +22,12 @@ pub fn settings(checkpoint: &Checkpoint, config: &RunConfig, threads: usize) -> 
     let sizes = &checkpoint.decoder.config;
     let head_parameters: usize =
         checkpoint.objective.parameters().iter().map(|&id| checkpoint.params.get(id).data.len()).sum();
-    let kind = match checkpoint.objective.spec().kind {
-        HeadKind::Layer => "layer",
-        HeadKind::Linear => "linear",
-        HeadKind::Causal => "causal",
-        HeadKind::Anticausal => "anticausal",
+    let kind = match checkpoint.objective.heads().map(|heads| heads.spec().kind) {
+        Some(HeadKind::Layer) => "layer",
+        Some(HeadKind::Linear) => "linear",
+        Some(HeadKind::Causal) => "causal",
+        Some(HeadKind::Anticausal) => "anticausal",
+        None => "none (registers in training)",
     };
     RunSettings {
         model: format!(
@@ -57,10 +58,20 @@ pub fn settings(checkpoint: &Checkpoint, config: &RunConfig, threads: usize) -> 
 /// Losses over training, from the events of a run.
 pub fn training(records: &[Record]) -> Option<TrainingFigures> {
     let mut figures = TrainingFigures::default();
+    let ahead = records.iter().find_map(|record| match &record.event {
+        Event::RunStarted(sizes) => Some(sizes.tokens_ahead.clone()),
+        _ => None,
+    });
+    let ahead = ahead.unwrap_or_default();
     let mut add = |step: usize, losses: &[f64], held_out: bool| {
         for (index, &loss) in losses.iter().enumerate() {
             if figures.heads.len() <= index {
-                figures.heads.push(HeadCurve { tokens_ahead: index + 1, ..HeadCurve::default() });
+                let tokens_ahead = ahead.get(index).copied().unwrap_or(index + 1);
+                figures.heads.push(HeadCurve { tokens_ahead, ..HeadCurve::default() });
+            }
+            // A step in which nothing was predicted that far ahead.
+            if loss == 0.0 {
+                continue;
             }
             let curve = &mut figures.heads[index];
             let points = if held_out { &mut curve.held_out } else { &mut curve.train };
@@ -87,15 +98,15 @@ pub fn training(records: &[Record]) -> Option<TrainingFigures> {
     (figures.steps > 0).then_some(figures)
 }
 
-/// The finished model on held-out text.
-pub fn held_out(evaluation: &Evaluation) -> HeldOutFigures {
+/// The finished model on held-out text; `tokens_ahead` says how far ahead each of its predictions lies.
+pub fn held_out(evaluation: &Evaluation, tokens_ahead: &[usize]) -> HeldOutFigures {
     let scores = evaluation.loss.iter().zip(&evaluation.accuracy).zip(&evaluation.targets).enumerate();
     HeldOutFigures {
         next_token_bits_per_byte: Some(evaluation.bits_per_byte),
         next_token_only_bits_per_byte: None,
         depths: scores
             .map(|(index, ((&loss, &accuracy), &targets))| DepthScore {
-                tokens_ahead: index + 1,
+                tokens_ahead: tokens_ahead[index],
                 loss,
                 correct: (accuracy * targets as f64).round() as u64,
                 targets: targets as u64,
@@ -174,6 +185,7 @@ pub fn of_run(folder: &Path) -> anyhow::Result<MainJobFigures> {
             accuracy: evaluation.accuracy.clone(),
             targets: evaluation.targets.iter().map(|&targets| targets as usize).collect(),
             bits_per_byte: evaluation.bits_per_byte,
+            answers: None,
         }),
         _ => None,
     });
@@ -183,7 +195,7 @@ pub fn of_run(folder: &Path) -> anyhow::Result<MainJobFigures> {
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         settings: settings(&checkpoint, &config, config.run.threads),
         training: training(&records),
-        held_out: last.as_ref().map(held_out),
+        held_out: last.as_ref().map(|last| held_out(last, &checkpoint.objective.tokens_ahead())),
         ..MainJobFigures::default()
     })
 }

@@ -1,9 +1,9 @@
-//! `mtp.json`: which heads stand beside a model.
+//! `mtp.json`: which heads, or registers, stand beside a model.
 
 use std::path::Path;
 
 use model::DecoderConfig;
-use objective::HeadsSpec;
+use objective::{HeadsSpec, RegistersSpec};
 use serde::{Deserialize, Serialize};
 use tensor::Params;
 
@@ -21,9 +21,13 @@ const FORMAT: u32 = 1;
 pub(crate) struct Mtp {
     format: u32,
     kind: Kind,
-    hidden: Hidden,
-    /// Settings of the heads.
-    pub(crate) heads: HeadsSpec,
+    /// Of heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hidden: Option<Hidden>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    heads: Option<HeadsSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registers: Option<RegistersSpec>,
     /// [`digest`] of the weights that the heads were trained on; null: not to be checked.
     pub(crate) trunk: Option<String>,
 }
@@ -34,6 +38,8 @@ pub(crate) struct Mtp {
 enum Kind {
     /// Parallel heads.
     Heads,
+    /// Registers.
+    Registers,
 }
 
 /// Which state of the model feeds the heads.
@@ -42,6 +48,31 @@ enum Kind {
 enum Hidden {
     /// The residual stream before the final norm; the norm comes after the head.
     PreNorm,
+}
+
+/// What stands beside a model, with its settings.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Added {
+    /// Parallel heads.
+    Heads(HeadsSpec),
+    /// Registers.
+    Registers(RegistersSpec),
+}
+
+impl Mtp {
+    /// What the file in `folder` says that there is.
+    pub(crate) fn added(&self, folder: &Path) -> Result<Added> {
+        let missing = |what: &str| Error::Json {
+            file: folder.join(FILE),
+            reason: format!("names {what} and does not say which"),
+        };
+        match self.kind {
+            Kind::Heads => self.heads.clone().map(Added::Heads).ok_or_else(|| missing("heads")),
+            Kind::Registers => {
+                self.registers.clone().map(Added::Registers).ok_or_else(|| missing("registers"))
+            }
+        }
+    }
 }
 
 /// The file in `folder`, if there is one.
@@ -65,13 +96,25 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Mtp>> {
 }
 
 /// Writes the file into `folder`.
-pub(crate) fn write(folder: &Path, heads: &HeadsSpec, trunk: String) -> Result<()> {
-    let mtp = Mtp {
-        format: FORMAT,
-        kind: Kind::Heads,
-        hidden: Hidden::PreNorm,
-        heads: heads.clone(),
-        trunk: Some(trunk),
+pub(crate) fn write(folder: &Path, added: Added, trunk: String) -> Result<()> {
+    let (format, trunk) = (FORMAT, Some(trunk));
+    let mtp = match added {
+        Added::Heads(heads) => Mtp {
+            format,
+            kind: Kind::Heads,
+            hidden: Some(Hidden::PreNorm),
+            heads: Some(heads),
+            registers: None,
+            trunk,
+        },
+        Added::Registers(registers) => Mtp {
+            format,
+            kind: Kind::Registers,
+            hidden: None,
+            heads: None,
+            registers: Some(registers),
+            trunk,
+        },
     };
     let mut text = serde_json::to_vec_pretty(&mtp).map_err(std::io::Error::from)?;
     text.push(b'\n');

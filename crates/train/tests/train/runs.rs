@@ -9,7 +9,7 @@ use train::{Checkpoint, Observer, Progress, RunConfig, RunFolder, train};
 use crate::small_run::{Watcher, config, finish, record, state};
 
 /// Runs `change`d settings through, once without interruption, once stopped and once crashed.
-fn resuming_changes_nothing(change: impl Fn(&mut RunConfig)) {
+pub fn resuming_changes_nothing(change: impl Fn(&mut RunConfig)) {
     let folders = [0, 1, 2].map(|_| tempfile::tempdir().unwrap());
     let configs = folders.each_ref().map(|folder| {
         let mut config = config(folder.path());
@@ -121,7 +121,7 @@ fn a_run_learns_and_leaves_what_it_promises() {
     assert!(run.last().join("trainer").is_dir());
     assert!(!run.best().join("trainer").exists());
     let best = Checkpoint::load(&outcome.best.unwrap()).unwrap();
-    assert_eq!(best.objective.spec().n, 3);
+    assert_eq!(best.objective.heads().unwrap().spec().n, 3);
     Checkpoint::load(&outcome.last).unwrap();
 
     let targets: Vec<u64> = evaluation.targets.iter().map(|&targets| targets as u64).collect();

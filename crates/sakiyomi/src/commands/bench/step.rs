@@ -158,6 +158,7 @@ fn random_batch(vocabulary: usize, depths: usize, rng: &mut Seeded) -> Batch {
         positions: (0..BATCH).flat_map(|_| 0..LENGTH as u32).collect(),
         first_visible: vec![0; BATCH * LENGTH],
         loss_mask: vec![true; BATCH * stride],
+        draws: vec![0; BATCH],
     }
 }
 

@@ -95,7 +95,8 @@ impl Subject {
             }
         };
         let with_heads = kind == Kind::Decoder && random.is_none() && folder.join("mtp.json").is_file();
-        let heads = with_heads.then(|| Checkpoint::load(folder).map(Box::new)).transpose()?;
+        let checkpoint = with_heads.then(|| Checkpoint::load(folder).map(Box::new)).transpose()?;
+        let heads = checkpoint.filter(|checkpoint| checkpoint.objective.heads().is_some());
         Ok(Self { kind, model, reader, heads })
     }
 
@@ -126,7 +127,8 @@ impl Subject {
         arguments: &Arguments,
         output: Output,
     ) -> anyhow::Result<Saturation> {
-        let taps = HeadTaps::new(&checkpoint.decoder, &checkpoint.params, &checkpoint.objective, depth);
+        let heads = checkpoint.objective.heads().context("the checkpoint has no heads")?;
+        let taps = HeadTaps::new(&checkpoint.decoder, &checkpoint.params, heads, depth);
         let (mut saturation, _) = self.look_by(&taps, arguments, false, output, &mut |_, _, _| Ok(()))?;
         // Rows of a text stand in order: what is true `depth` places ahead is what the row `depth - 1` further on is followed by.
         let targets: Vec<Option<u32>> = (0..saturation.decisions.len())

@@ -109,7 +109,7 @@ impl Job {
     ) -> anyhow::Result<RunResult> {
         let checkpoint = Checkpoint::load(&outcome.last)?;
         let text = split_text(&self.config, &checkpoint.vocabulary, &mut |_| !interrupt.raised())?;
-        let depths = checkpoint.objective.depths();
+        let (n, lookahead) = (checkpoint.objective.depths(), checkpoint.objective.lookahead());
         let settings = &self.config.train;
         let (batch, length) = (settings.batch, settings.length);
         let held_out = HeldOut::new(
@@ -118,7 +118,7 @@ impl Job {
             &checkpoint.vocabulary,
             batch,
             length,
-            depths,
+            lookahead,
             self.measure.batches,
         )?;
         let evaluation = held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective)?;
@@ -140,7 +140,7 @@ impl Job {
             place: self.place.clone(),
             fingerprint: self.fingerprint.clone(),
             measure: self.measure.clone(),
-            n: depths,
+            n,
             trunk_parameters,
             head_parameters,
             steps: outcome.step,

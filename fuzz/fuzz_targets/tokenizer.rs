@@ -29,7 +29,7 @@ fuzz_target!(init: panics_of_the_library_are_told_as_errors(), |bytes: &[u8]| {
 fn panics_of_the_library_are_told_as_errors() {
     let abort = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !data::vocabulary::inside_tokenizer() {
+        if !data::inside_library() {
             abort(panic);
         }
     }));

@@ -3,6 +3,8 @@
 //! Nothing crosses a document: a position attends from `first_visible` on, and its target at depth k is token
 //! t + k of the same row only if both are of the same segment.
 
+use crate::examples::GIVEN;
+
 /// Marks a position without a target in [`Batch::targets`].
 pub const NO_TARGET: u32 = u32::MAX;
 
@@ -31,6 +33,9 @@ pub struct Batch {
     pub first_visible: Vec<u32>,
     /// `[batch, length + lookahead]`: may this token be a target?
     pub loss_mask: Vec<bool>,
+    /// `[batch]`: a number for each row, that of no other row of the run. What an objective draws for a row is drawn by it,
+    /// so that it is the same again after a resume, and however rows are put into batches.
+    pub draws: Vec<u64>,
 }
 
 impl Batch {
@@ -54,17 +59,20 @@ impl Batch {
             positions: vec![0; batch * length],
             first_visible: (0..batch).flat_map(|_| 0..length as u32).collect(),
             loss_mask: vec![false; batch * stride],
+            draws: vec![0; batch],
         }
     }
 
-    /// Puts part of a document at index `start` of `row` as segment number `segment`.
+    /// Puts part of a document at index `start` of `row` as segment number `segment`; tokens may be marked as not learnt.
     pub(crate) fn place(&mut self, row: usize, start: usize, tokens: &[u32], segment: u32) {
         let stride = self.stride();
         assert!(start + tokens.len() <= stride, "a segment must fit into its row");
         let at = row * stride + start;
-        self.tokens[at..at + tokens.len()].copy_from_slice(tokens);
+        for (index, &token) in tokens.iter().enumerate() {
+            self.tokens[at + index] = token & !GIVEN;
+            self.loss_mask[at + index] = token & GIVEN == 0;
+        }
         self.segments[at..at + tokens.len()].fill(segment);
-        self.loss_mask[at..at + tokens.len()].fill(true);
         for index in start..(start + tokens.len()).min(self.length) {
             self.positions[row * self.length + index] = (index - start) as u32;
             self.first_visible[row * self.length + index] = start as u32;
@@ -126,6 +134,22 @@ impl Batch {
         let same = self.segments[from] != PADDING && self.segments[from] == self.segments[to];
         (same && self.loss_mask[to]).then(|| self.tokens[to])
     }
+
+    /// `[length]`: how many of the tokens right after each position of `row` are targets, without a gap and within its segment;
+    /// at most `lookahead`.
+    pub fn targets_ahead(&self, row: usize) -> Vec<u32> {
+        let at = row * self.stride();
+        let mut ahead = vec![0; self.stride()];
+        for index in (0..self.stride().saturating_sub(1)).rev() {
+            let (here, next) = (at + index, at + index + 1);
+            let same = self.segments[here] != PADDING && self.segments[here] == self.segments[next];
+            if same && self.loss_mask[next] {
+                ahead[index] = (ahead[index + 1] + 1).min(self.lookahead as u32);
+            }
+        }
+        ahead.truncate(self.length);
+        ahead
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +185,17 @@ mod tests {
         assert_eq!(targets(&batch, 2), [NO_TARGET, NO_TARGET, 5, NO_TARGET]);
         batch.loss_mask[4] = false;
         assert_eq!(targets(&batch, 1), [2, NO_TARGET, 4, NO_TARGET]);
+    }
+
+    #[test]
+    fn targets_ahead_end_at_gaps_and_documents() {
+        let mut batch = Batch::padded(1, 5, 3);
+        batch.place(0, 0, &[1, 2, 3, 4], 0);
+        batch.place(0, 4, &[5, 6, 7, 8], 1);
+        assert_eq!(batch.targets_ahead(0), [3, 2, 1, 0, 3]);
+        batch.loss_mask[2] = false;
+        assert_eq!(batch.targets_ahead(0), [1, 0, 1, 0, 3]);
+        assert_eq!(Batch::single(&[1, 2], 2).targets_ahead(0), [1, 0]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::corpus::Corpus;
 use crate::digest::Digest;
 use crate::documents::{Document, Documents};
 use crate::error::{Error, Result};
+use crate::examples;
 use crate::source::{Source, TextFile};
 use crate::unfinished;
 use crate::vocabulary::Vocabulary;
@@ -106,7 +107,10 @@ pub fn load_or_build_watched(
     let reason = match File::open(&path) {
         Err(_) => Reason::New,
         Ok(file) => match layout::read(file, &path, key.files) {
-            Ok(corpus) => return Ok((corpus, CacheOutcome::Read(path))),
+            Ok(corpus) => {
+                let answered = key.answered;
+                return Ok((Corpus { answered, ..corpus }, CacheOutcome::Read(path)));
+            }
             Err(reason) => reason,
         },
     };
@@ -176,20 +180,18 @@ fn build(
         reason,
     };
     let mut done = Tokenised { file_bytes: key.file_bytes, ..Tokenised::default() };
-    let mut writer = Writer::begin(file, key.files, vocabulary.size(), documents.files()).map_err(failed)?;
+    // Marks take the highest bit of a token.
+    let ids = if key.answered { 1 << 32 } else { vocabulary.size() };
+    let mut writer = Writer::begin(file, key.files, ids, documents.files()).map_err(failed)?;
     loop {
         let some = take(&mut documents)?;
         if some.is_empty() {
-            return writer.finish(path).map_err(failed);
+            let corpus = writer.finish(path).map_err(failed)?;
+            return Ok(Corpus { answered: key.answered, ..corpus });
         }
         let encoded: Vec<Vec<u32>> = some
             .par_iter()
-            .map(|document| {
-                let mut tokens: Vec<u32> = vocabulary.begin().into_iter().collect();
-                tokens.extend(vocabulary.encode(&document.text)?);
-                tokens.extend(vocabulary.end());
-                Ok(tokens)
-            })
+            .map(|document| examples::encode(vocabulary, &document.text, &document.learnt))
             .collect::<Result<_>>()?;
         for (document, tokens) in some.iter().zip(&encoded) {
             writer.document(document, tokens).map_err(failed)?;
@@ -225,6 +227,8 @@ struct Key {
     files: u128,
     /// Of all files together.
     file_bytes: u64,
+    /// Whether the tokens that are not learnt are marked.
+    answered: bool,
 }
 
 impl Key {
@@ -233,6 +237,9 @@ impl Key {
         settings.text(&vocabulary.fingerprint()).text(&source.field);
         settings.text(source.separator.as_deref().unwrap_or_default());
         settings.number(source.longest_document_bytes as u64);
+        if source.examples.are_answered() {
+            settings.text(&serde_json::to_string(&source.examples).map_err(std::io::Error::from)?);
+        }
         for path in &source.paths {
             // Relative paths name other files in another working folder.
             let path = if path.exists() { fs_err::canonicalize(path)? } else { std::path::absolute(path)? };
@@ -248,7 +255,8 @@ impl Key {
             files.text(&file.path.to_string_lossy()).number(metadata.len());
             files.number(age.as_secs()).number(u64::from(age.subsec_nanos()));
         }
-        Ok(Self { settings: settings.value(), files: files.value(), file_bytes })
+        let answered = source.examples.are_answered();
+        Ok(Self { settings: settings.value(), files: files.value(), file_bytes, answered })
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::digest::{Digest, of_tokens};
 use crate::error::Result;
+use crate::examples::GIVEN;
 use crate::token_file::TokenFile;
 
 /// Tokenised documents, and what a report needs to know of their text.
@@ -15,6 +16,8 @@ pub struct Corpus {
     pub(crate) tokens: Tokens,
     pub(crate) entries: Vec<Entry>,
     pub(crate) origins: Vec<Origin>,
+    /// Whether the documents are prompts with answers: tokens that are not learnt are marked.
+    pub(crate) answered: bool,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,20 @@ impl Corpus {
             });
         }
         let origin = Origin { name: "document".to_owned(), joint: " ".to_owned() };
-        Self { tokens: Tokens::Memory(all), entries, origins: vec![origin] }
+        Self { tokens: Tokens::Memory(all), entries, origins: vec![origin], answered: false }
+    }
+
+    /// As [`Corpus::from_tokens`], of prompts and answers: `learnt` says of each token whether it is learnt.
+    pub fn from_answers(documents: &[(Vec<u32>, Vec<bool>)]) -> Self {
+        let mark = |(&token, &learnt): (&u32, &bool)| if learnt { token } else { token | GIVEN };
+        let marked: Vec<Vec<u32>> =
+            documents.iter().map(|(tokens, learnt)| tokens.iter().zip(learnt).map(mark).collect()).collect();
+        Self { answered: true, ..Self::from_tokens(&marked) }
+    }
+
+    /// Whether the documents are prompts with answers, of which only the answers are learnt. They are packed whole.
+    pub fn is_answered(&self) -> bool {
+        self.answered
     }
 
     /// How many documents there are.
@@ -98,6 +114,16 @@ impl Corpus {
     ///
     /// If they cannot be read from their file.
     pub fn read(&self, index: usize, range: Range<usize>, into: &mut Vec<u32>) -> Result<()> {
+        let from = into.len();
+        self.read_marked(index, range, into)?;
+        if self.answered {
+            into[from..].iter_mut().for_each(|token| *token &= !GIVEN);
+        }
+        Ok(())
+    }
+
+    /// As [`Corpus::read`], with the marks of tokens that are not learnt.
+    pub(crate) fn read_marked(&self, index: usize, range: Range<usize>, into: &mut Vec<u32>) -> Result<()> {
         assert!(range.end <= self.length(index), "tokens {range:?} of a document of {}", self.length(index));
         let start = self.start(index);
         match &self.tokens {

@@ -4,6 +4,7 @@
 //! large a corpus is, only the document at hand is in memory, and no document may be longer than
 //! [`MOST_DOCUMENT_BYTES`].
 
+mod answered;
 mod json_lines;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -12,9 +13,11 @@ mod reader;
 mod zstandard;
 
 use crate::error::{Error, Result};
+use crate::examples::Learnt;
 use crate::source::{Layout, Source, TextFile};
 
 pub use json_lines::json_line;
+pub(crate) use json_lines::no_field;
 pub(crate) use plain::pieces;
 pub use reader::MOST_DOCUMENT_BYTES;
 
@@ -27,6 +30,8 @@ pub struct Document {
     pub place: usize,
     /// The text, never blank.
     pub text: String,
+    /// Which part of it is learnt.
+    pub learnt: Learnt,
 }
 
 /// The documents of a source, in order; ends after the first error.
@@ -47,6 +52,7 @@ type Parts = Box<dyn Iterator<Item = Result<Part>> + Send>;
 struct Part {
     place: usize,
     text: String,
+    learnt: Learnt,
 }
 
 impl Documents {
@@ -71,9 +77,9 @@ impl Documents {
         loop {
             if let Some(parts) = &mut self.open {
                 if let Some(part) = parts.next() {
-                    let Part { place, text } = part?;
+                    let Part { place, text, learnt } = part?;
                     self.found = true;
-                    return Ok(Some(Document { file: self.next - 1, place, text }));
+                    return Ok(Some(Document { file: self.next - 1, place, text, learnt }));
                 }
                 self.open = None;
             }
@@ -100,6 +106,12 @@ impl Iterator for Documents {
 
 fn open(file: &TextFile, source: &Source) -> Result<Parts> {
     Ok(match file.format.layout {
+        Layout::Parquet if source.examples.are_answered() => {
+            return Err(Error::NoAnswersInParquet { path: file.path.clone() });
+        }
+        Layout::Plain | Layout::JsonLines if source.examples.are_answered() => {
+            Box::new(answered::Lines::open(file, &source.examples)?)
+        }
         Layout::Plain => Box::new(plain::PlainText::open(file, source)?),
         Layout::JsonLines => Box::new(json_lines::JsonLines::open(file, &source.field)?),
         #[cfg(feature = "parquet")]

@@ -8,10 +8,13 @@
 
 pub mod batch;
 pub mod cache;
+pub mod chat;
 pub mod corpus;
 pub mod digest;
 pub mod documents;
 pub mod error;
+pub mod examples;
+mod guard;
 pub mod loader;
 mod packing;
 pub mod planted_mixture;
@@ -21,19 +24,23 @@ pub mod source;
 pub mod spans;
 pub mod split;
 pub mod tales;
+pub mod tasks;
 mod token_file;
 mod unfinished;
 pub mod vocabulary;
 
 pub use batch::{Batch, NO_TARGET, PADDING};
 pub use cache::{CacheOutcome, Tokenised, Watch, load_or_build, load_or_build_watched};
+pub use chat::ChatTemplate;
 pub use corpus::Corpus;
 pub use documents::{Document, Documents};
 pub use error::{Error, Result};
+pub use examples::{Example, Examples, Learnt};
+pub use guard::inside_library;
 pub use loader::{EvaluationBatches, Loader, LoaderState, evaluation_batches};
 pub use show::{ShownToken, show_row};
 pub use source::Source;
 pub use spans::repeated_span_share;
 pub use split::{SplitRule, split};
-pub use unfinished::unfinished_file;
+pub use unfinished::{unfinished_file, write_whole};
 pub use vocabulary::{TextStream, Vocabulary};

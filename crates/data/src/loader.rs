@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::packing::{Packing, narrow};
+use crate::packing::{Packing, most_tokens, narrow};
 use crate::random::Random;
 
 /// Endless, seeded batches.
@@ -80,6 +80,13 @@ impl Loader {
                 name: corpus.name(longest),
             });
         }
+        if corpus.is_answered() {
+            let lengths = || documents.iter().map(|&document| corpus.length(document));
+            let most = most_tokens(length);
+            if let Some(shortest) = lengths().min().filter(|&shortest| shortest > most) {
+                return Err(Error::ExamplesTooLong { most, shortest });
+            }
+        }
         let fingerprint = corpus.fingerprint(&documents);
         let documents = narrow(documents)?;
         let (packing, order) = lay_out(&corpus, &documents, length, lookahead, seed, 0)?;
@@ -114,9 +121,15 @@ impl Loader {
                 self.start_epoch(self.epoch + 1)?;
             }
             self.packing.fill(&self.corpus, self.order[self.next] as usize, &mut batch, row)?;
+            batch.draws[row] = self.epoch << 32 | u64::from(self.order[self.next]);
             self.next += 1;
         }
         Ok(batch)
+    }
+
+    /// Examples of prompts and answers that are longer than a row and left out.
+    pub fn left_out(&self) -> usize {
+        self.documents.len() - self.packing.documents()
     }
 
     /// Epochs finished, counted when the first row of the next one is given out.
@@ -263,6 +276,7 @@ impl EvaluationBatches {
             let first = index * self.batch;
             for window in first..(first + self.batch).min(self.packing.windows()) {
                 self.packing.fill(&self.corpus, window, &mut filled, window - first)?;
+                filled.draws[window - first] = window as u64;
             }
             Ok(filled)
         })

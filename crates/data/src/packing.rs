@@ -5,6 +5,9 @@
 //! and its target at some depth thus lies in exactly one window. Rows are windows of the laid-out documents,
 //! so hardly any is padding; the price is that a document cut by a window's edge goes on as a new segment,
 //! without what came before.
+//!
+//! Prompts with answers are not cut: an answer without its question teaches nothing. Each row takes the next ones that fit, and
+//! those that are longer than a row are left out.
 
 use crate::batch::Batch;
 use crate::corpus::Corpus;
@@ -19,10 +22,16 @@ pub(crate) struct Packing {
     ends: Vec<usize>,
     length: usize,
     lookahead: usize,
+    /// Where documents are packed whole: the first of each row, as an index in `order`.
+    rows: Option<Vec<u32>>,
 }
 
 impl Packing {
-    pub(crate) fn new(corpus: &Corpus, order: Vec<u32>, length: usize, lookahead: usize) -> Self {
+    pub(crate) fn new(corpus: &Corpus, mut order: Vec<u32>, length: usize, lookahead: usize) -> Self {
+        let rows = corpus.is_answered().then(|| {
+            order.retain(|&document| corpus.length(document as usize) <= most_tokens(length));
+            first_of_rows(corpus, &order, most_tokens(length))
+        });
         let ends = order
             .iter()
             .scan(0, |end, &document| {
@@ -30,7 +39,12 @@ impl Packing {
                 Some(*end)
             })
             .collect();
-        Self { order, ends, length, lookahead }
+        Self { order, ends, length, lookahead, rows }
+    }
+
+    /// Documents in the layout.
+    pub(crate) fn documents(&self) -> usize {
+        self.order.len()
     }
 
     /// Tokens in the layout.
@@ -41,13 +55,25 @@ impl Packing {
     /// How many windows the layout has: one at least, and none that would hold the very last token alone,
     /// which has no target.
     pub(crate) fn windows(&self) -> usize {
+        if let Some(rows) = &self.rows {
+            return rows.len();
+        }
         self.tokens().saturating_sub(1).div_ceil(self.length).max(1)
     }
 
     /// Writes a window into a row of a batch that is still padding there.
     pub(crate) fn fill(&self, corpus: &Corpus, window: usize, batch: &mut Batch, row: usize) -> Result<()> {
-        let start = window * self.length;
-        let stop = (start + self.length + self.lookahead).min(self.tokens());
+        let start_of = |document: usize| if document == 0 { 0 } else { self.ends[document - 1] };
+        let (start, stop) = match &self.rows {
+            Some(rows) => {
+                let end = rows.get(window + 1).map_or(self.order.len(), |&next| next as usize);
+                (start_of(rows[window] as usize), start_of(end))
+            }
+            None => {
+                let start = window * self.length;
+                (start, (start + self.length + self.lookahead).min(self.tokens()))
+            }
+        };
         let mut at = start;
         let mut part = self.ends.partition_point(|&end| end <= start);
         let mut segment = 0;
@@ -58,7 +84,7 @@ impl Packing {
             let upto = self.ends[part].min(stop);
             if upto > at {
                 tokens.clear();
-                corpus.read(document, at - document_start..upto - document_start, &mut tokens)?;
+                corpus.read_marked(document, at - document_start..upto - document_start, &mut tokens)?;
                 batch.place(row, at - start, &tokens, segment);
                 segment += 1;
             }
@@ -67,6 +93,26 @@ impl Packing {
         }
         Ok(())
     }
+}
+
+/// Tokens that a row holds where documents are packed whole: the last is only a target.
+pub(crate) fn most_tokens(length: usize) -> usize {
+    length + 1
+}
+
+/// Each row takes documents for as long as they fit.
+fn first_of_rows(corpus: &Corpus, order: &[u32], most: usize) -> Vec<u32> {
+    let mut rows = Vec::new();
+    let mut room = 0;
+    for (index, &document) in (0u32..).zip(order) {
+        let tokens = corpus.length(document as usize);
+        if rows.is_empty() || tokens > room {
+            rows.push(index);
+            room = most;
+        }
+        room -= tokens;
+    }
+    rows
 }
 
 /// Indices that take half the room.

@@ -16,6 +16,8 @@ pub struct ShownToken {
     pub target: bool,
     /// At how many depths this position has a target; `None` for the lookahead, which is no input.
     pub depths: Option<usize>,
+    /// Offsets of the registers that stand behind it, for the objective to fill in.
+    pub registers: Vec<u32>,
 }
 
 /// The tokens of a row, lookahead included, padding left out.
@@ -41,7 +43,8 @@ pub fn show_row(batch: &Batch, row: usize, vocabulary: &Vocabulary) -> Vec<Shown
         let depths = (index < batch.length).then(|| {
             (1..=batch.lookahead).filter(|&depth| batch.target(row, index, depth).is_some()).count()
         });
-        shown.push(ShownToken { text, id, segment, target: continues && batch.loss_mask[at], depths });
+        let target = continues && batch.loss_mask[at];
+        shown.push(ShownToken { text, id, segment, target, depths, registers: Vec::new() });
     }
     if let Some(last) = shown.last_mut() {
         last.text += &stream.finish();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::examples::Examples;
 
 pub(crate) use format::READABLE;
 pub use format::{Compression, Format, Layout};
@@ -29,11 +30,19 @@ pub struct Source {
     /// Documents of `.txt` files longer than this are cut at the last blank line before it, else at a line
     /// end, else between two characters. 0: never.
     pub longest_document_bytes: usize,
+    /// What the documents are made of.
+    pub examples: Examples,
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self { paths: Vec::new(), field: "text".to_owned(), separator: None, longest_document_bytes: 0 }
+        Self {
+            paths: Vec::new(),
+            field: "text".to_owned(),
+            separator: None,
+            longest_document_bytes: 0,
+            examples: Examples::Text,
+        }
     }
 }
 
@@ -204,7 +213,10 @@ fn matches(pattern: &str, found: &mut Found) -> Result<()> {
     let paths = glob::glob_with(pattern, options)
         .map_err(|error| Error::Pattern { pattern: pattern.to_owned(), reason: error.msg })?;
     let before = found.count();
-    for path in paths {
+    for path in crate::guard::caught(|| paths.collect::<Vec<_>>()).map_err(|_| Error::Pattern {
+        pattern: pattern.to_owned(),
+        reason: "a name in the folders that it looks into is not UTF-8: rename that, or give the folder itself",
+    })? {
         let path = path.map_err(|error| std::io::Error::other(error.to_string()))?;
         let metadata = fs_err::metadata(&path)?;
         if let (Some(format), false) = (Format::of(&path), metadata.is_dir()) {

@@ -1,6 +1,6 @@
 //! Files that appear whole: written under a temporary name, renamed when they are complete.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile};
@@ -12,6 +12,27 @@ use tempfile::{Builder, NamedTempFile};
 /// When the folder takes no new file.
 pub fn unfinished_file(folder: &Path) -> io::Result<NamedTempFile> {
     shared(&mut Builder::new()).tempfile_in(folder)
+}
+
+/// Writes `bytes` to `file` whole or not at all.
+///
+/// # Errors
+/// When the folder takes no new file, or the disk is full; the message names `file`.
+pub fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let write = || {
+        let mut unfinished = unfinished_file(folder)?;
+        unfinished.write_all(bytes)?;
+        unfinished.as_file().sync_all()?;
+        unfinished.persist(file).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(|error: io::Error| {
+        io::Error::new(error.kind(), format!("{} cannot be written: {error}", file.display()))
+    })
 }
 
 /// The same rights for a file with a prefix or suffix of its own.

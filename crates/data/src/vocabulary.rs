@@ -2,7 +2,6 @@
 
 mod bytes;
 mod files;
-mod guard;
 mod loaded;
 mod stream;
 mod training;
@@ -10,12 +9,12 @@ mod training;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::chat::ChatTemplate;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use loaded::Loaded;
 
 pub use bytes::END_OF_DOCUMENT;
-pub use guard::inside_tokenizer;
 pub use stream::TextStream;
 pub use training::{SAMPLE_BYTES, SampleSize, TrainedTokenizer, train_tokenizer};
 
@@ -129,6 +128,34 @@ impl Vocabulary {
             Kind::Bytes => &[END_OF_DOCUMENT],
             Kind::Loaded(loaded) => &loaded.ends,
         }
+    }
+
+    /// How a conversation becomes text, if the tokenizer says so.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        match &self.kind {
+            Kind::Bytes => None,
+            Kind::Loaded(loaded) => loaded.chat_template.as_ref(),
+        }
+    }
+
+    /// The same vocabulary with another chat template, which is saved with it.
+    ///
+    /// # Errors
+    ///
+    /// If this is the byte vocabulary, which has no tokens for turns, or `source` is no template.
+    pub fn with_chat_template(&self, source: &str) -> Result<Self> {
+        let refuse = |reason: &str| Err(Error::ChatTemplate { reason: reason.to_owned() });
+        let Kind::Loaded(loaded) = &self.kind else {
+            return refuse("the byte vocabulary has no tokens for turns; take a tokenizer");
+        };
+        let loaded = loaded.with_chat_template(source);
+        match &loaded.chat_template {
+            Some(template) => {
+                drop(ChatTemplate::new(template.source.clone(), template.special_tokens.clone())?)
+            }
+            None => return refuse("it cannot be read"),
+        }
+        Ok(Self::of(Some(loaded)))
     }
 
     /// The name of a token that stands for no text, such as `<|end|>`; `None` for all others.

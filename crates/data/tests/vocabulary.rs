@@ -192,7 +192,7 @@ fn a_tokenizer_that_contradicts_itself_is_refused_with_the_file() {
     for file in [with(model, template, "null"), with(merge, "null", "null")] {
         let error = Vocabulary::parse(file.as_bytes()).unwrap_err().to_string();
         assert!(error.starts_with("tokenizer tokenizer.json: contradicts itself"), "{error}");
-        assert!(!sakiyomi_data::vocabulary::inside_tokenizer());
+        assert!(!sakiyomi_data::inside_library());
     }
     // A decoder that strips more characters than a token has.
     let strip = r#"{"type": "Strip", "content": "a", "start": 0, "stop": 5}"#;

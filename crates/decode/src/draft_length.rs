@@ -19,7 +19,7 @@ const LEAST_SAMPLES: f64 = 6.0;
 /// rarely reached because drafts are bad.
 const FIRST_ROUNDS: usize = 8;
 
-/// A length gives way to another that promises this much more speed.
+/// A length gives way to a longer one that promises this much more speed.
 const HYSTERESIS: f64 = 1.03;
 
 /// After so many rounds with shorter drafts than could be, one of the longest shows whether the text has changed. Bad heads
@@ -110,13 +110,13 @@ impl DraftLength {
     }
 
     /// Acceptance at a depth. What has hardly been reached is taken to be as the depth before, which is no worse as a rule, and
-    /// every depth as if it had failed and succeeded once more.
+    /// every depth as if it had once more half failed and half succeeded (Jeffreys' prior), so that no few rounds settle it.
     fn acceptance(&self, depth: usize) -> f64 {
         let outcomes = self.depths[depth - 1];
         if outcomes.reached < 1.0 {
             return if depth == 1 { 0.5 } else { self.acceptance(depth - 1) };
         }
-        (outcomes.accepted + 1.0) / (outcomes.reached + 2.0)
+        (outcomes.accepted + 0.5) / (outcomes.reached + 1.0)
     }
 
     fn speed(&self, length: usize) -> f64 {
@@ -126,7 +126,9 @@ impl DraftLength {
     fn judge(&mut self) {
         let faster = |a: &usize, b: &usize| self.speed(*a).total_cmp(&self.speed(*b));
         let best = (0..self.seconds.len()).max_by(faster).unwrap_or(0);
-        if self.speed(best) > HYSTERESIS * self.speed(self.current) {
+        // Shorter drafts at once: what bad ones cost is certain, what good ones would give is a promise.
+        let gain = if best < self.current { 1.0 } else { HYSTERESIS };
+        if self.speed(best) > gain * self.speed(self.current) {
             self.current = best;
         }
     }

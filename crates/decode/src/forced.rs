@@ -42,10 +42,11 @@ pub fn forced(
     let mut owed = 0.0;
     while statistics.committed_tokens + 1 < new_tokens {
         if draft_length > 0 {
-            let mut draft = Greedy::default();
-            target.draft(rows[0], draft_length, &mut draft);
-            rows.extend_from_slice(&draft.tokens);
+            let mut drafted = Greedy::default();
+            target.draft(rows[0], draft_length, &mut drafted);
+            rows.extend_from_slice(&drafted.tokens);
         }
+        let drafted = rows.len() - 1;
         let logits = target.forward(&rows)?;
         owed += tokens_per_forward.min(most as f64);
         // A drafter may have proposed less than it was asked for.
@@ -59,7 +60,7 @@ pub fn forced(
         rows.extend(decided);
         statistics.forwards += 1;
         statistics.committed_tokens += committed;
-        for depth in 1..=draft_length.min(committed) {
+        for depth in 1..=drafted.min(committed) {
             let accepted = depth < committed;
             statistics.count_draft(depth, accepted, f64::from(u8::from(accepted)));
         }

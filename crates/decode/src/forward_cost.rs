@@ -2,6 +2,10 @@
 
 use std::time::Instant;
 
+use kernels::argmax::argmax;
+use objective::Greedy;
+
+use crate::draft_length::RoundCosts;
 use crate::error::{Error, Result};
 use crate::measure::Spread;
 use crate::target::Target;
@@ -40,4 +44,48 @@ pub fn forward_costs(
         }
     }
     Ok(seconds.into_iter().map(Spread::of).collect())
+}
+
+/// Positions that [`round_costs`] needs beyond its context, with drafts of up to `longest` tokens.
+pub fn positions_of_rounds(longest: usize, repeats: usize) -> usize {
+    (longest + 1) * (repeats + 2)
+}
+
+/// What a round costs with drafts of every length, from none to the longest, after `context`: drafting, the model's run, and
+/// the choice of its tokens. Lengths take turns, `repeats` times. What the target held before is gone.
+///
+/// # Errors
+///
+/// If context and rounds do not fit.
+pub fn round_costs(target: &mut Target, context: &[u32], repeats: usize) -> Result<RoundCosts> {
+    let longest = target.longest_draft();
+    let logits = target.prefill(context, true)?;
+    let decided = argmax(logits.row(0)) as u32;
+    target.recycle(logits);
+    let mut seconds = vec![Vec::with_capacity(repeats); longest + 1];
+    for repeat in 0..=repeats {
+        for (length, seconds) in seconds.iter_mut().enumerate() {
+            let start = Instant::now();
+            let mut drafted = Greedy::default();
+            if length > 0 {
+                target.draft(decided, length, &mut drafted);
+            }
+            let mut rows = vec![decided];
+            rows.extend(drafted.tokens);
+            // A drafter that finds nothing here may find something elsewhere.
+            rows.resize(length + 1, decided);
+            let logits = target.forward(&rows)?;
+            for row in 0..logits.rows {
+                std::hint::black_box(argmax(logits.row(row)));
+            }
+            target.recycle(logits);
+            target.commit(1);
+            if repeat > 0 {
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    // The fastest of each: what disturbs a measurement only ever slows it down.
+    let fastest = |seconds: Vec<f64>| seconds.into_iter().fold(f64::INFINITY, f64::min);
+    Ok(RoundCosts { seconds: seconds.into_iter().map(fastest).collect() })
 }

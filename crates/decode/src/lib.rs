@@ -9,6 +9,7 @@ extern crate self as sakiyomi_decode;
 
 mod acceptance;
 mod bare;
+mod batch;
 mod draft_length;
 mod error;
 mod exactness;
@@ -30,12 +31,13 @@ mod verify;
 
 pub use acceptance::{Acceptance, DepthAcceptance, Estimate, RequestAcceptance, acceptance};
 pub use bare::bare;
+pub use batch::{Batch, Sink};
 pub use draft_length::{DraftLength, RoundCosts};
 pub use error::{Error, Result};
 pub use exactness::{Exactness, ExactnessSettings, TestedCase, exactness};
 pub use filters::{Distribution, Entry, Seen};
 pub use forced::forced;
-pub use forward_cost::forward_costs;
+pub use forward_cost::{forward_costs, positions_of_rounds, round_costs};
 pub use generate::{GenerateSettings, Generation, Piece, generate};
 pub use lookup::Lookup;
 pub use measure::{DraftedSpeed, MeasureSettings, Measurement, Speed, Spread, measure};

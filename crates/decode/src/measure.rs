@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use crate::bare::bare;
+use crate::draft_length::DraftLength;
 use crate::error::{Error, Result};
 use crate::forced::forced;
 use crate::speculate::{DecodeSettings, decode};
@@ -27,6 +28,9 @@ pub struct MeasureSettings {
     /// Take drafts to be right so often that a round gives this many tokens on average (see [`forced`]), instead of verifying
     /// them.
     pub force_acceptance: Option<f64>,
+    /// Also measure drafts whose length is chosen by this policy, which learns from prompt to prompt.
+    #[serde(skip)]
+    pub auto: Option<DraftLength>,
 }
 
 impl Default for MeasureSettings {
@@ -36,6 +40,7 @@ impl Default for MeasureSettings {
             draft_lengths: Vec::new(),
             repeats: 3,
             force_acceptance: None,
+            auto: None,
         }
     }
 }
@@ -53,6 +58,8 @@ pub struct Measurement {
     pub plain: Speed,
     /// Decoding with drafts, in the order of [`MeasureSettings::draft_lengths`].
     pub drafted: Vec<DraftedSpeed>,
+    /// Decoding with drafts whose length was chosen round by round.
+    pub auto: Option<Speed>,
 }
 
 /// The speed of one way to decode.
@@ -132,7 +139,12 @@ pub fn measure(
         target,
         decoding: &settings.decoding,
         force_acceptance: settings.force_acceptance,
-        ways: [Way::Bare, Way::Plain].into_iter().chain(drafted).collect(),
+        auto: settings.auto.clone(),
+        ways: [Way::Bare, Way::Plain]
+            .into_iter()
+            .chain(drafted)
+            .chain(settings.auto.is_some().then_some(Way::Auto))
+            .collect(),
     };
     // Untimed: the first run of each way allocates its buffers.
     turns.take(&prompts[0], &mut vec![Statistics::default(); turns.ways.len()], &mut || {})?;
@@ -166,6 +178,7 @@ pub fn measure(
         bare: speed(&repeats, BARE),
         plain: speed(&repeats, PLAIN),
         drafted: drafted.collect(),
+        auto: settings.auto.is_some().then(|| speed(&repeats, FIRST_DRAFTED + settings.draft_lengths.len())),
     })
 }
 
@@ -174,6 +187,7 @@ enum Way {
     Bare,
     Plain,
     Drafted(usize),
+    Auto,
 }
 
 /// Index of a way in [`Turns::ways`].
@@ -186,6 +200,7 @@ struct Turns<'a, 'b> {
     target: &'a mut Target<'b>,
     decoding: &'a DecodeSettings,
     force_acceptance: Option<f64>,
+    auto: Option<DraftLength>,
     ways: Vec<Way>,
 }
 
@@ -198,6 +213,12 @@ impl Turns<'_, '_> {
             let statistics = match self.ways[index] {
                 Way::Bare => bare(self.target, prompt, new_tokens)?.1,
                 Way::Plain => self.decode(prompt, 0)?,
+                Way::Auto => {
+                    self.target.set_policy(self.auto.take());
+                    let decoded = self.decode(prompt, self.target.longest_draft());
+                    self.auto = self.target.take_policy();
+                    decoded?
+                }
                 Way::Drafted(length) => match self.force_acceptance {
                     None => self.decode(prompt, length)?,
                     Some(tokens) => forced(self.target, prompt, new_tokens, length, tokens)?,

@@ -170,15 +170,7 @@ pub(crate) fn decode_by(
     }
     let draft_length = settings.draft_length;
     let room = target.capacity() - prompt.len();
-    let mut text = Text {
-        sampler: Sampler::within(&settings.sampling, manner.allowed)?,
-        settings,
-        limit: settings.max_new_tokens.min(room),
-        position: prompt.len() - usize::from(!prompt.is_empty()),
-        ids: Vec::new(),
-        origins: Vec::new(),
-        sink,
-    };
+    let mut text = Text::new(settings, manner.allowed, prompt.len(), room, sink)?;
 
     let start = Instant::now();
     let mut logits = target.prefill(prompt, draft_length > 0)?;
@@ -213,70 +205,124 @@ fn round(
     watch: &mut dyn FnMut(Row),
     statistics: &mut Statistics,
 ) -> Result<Option<Ending>> {
-    // A run gives one token more than the draft has.
-    let draft_length = draft_length.min(text.limit - text.ids.len() - 1);
+    let most = draft_length.min(text.most_drafts());
+    let draft_length = target.draft_length(most);
     let mut draft = Vec::new();
     if draft_length > 0 {
         let mut drafting = text.sampler.drafting();
         target.draft(rows[0], draft_length, &mut drafting);
         draft = drafting.finish();
         rows.extend(draft.iter().map(|drafted| drafted.token));
-    } else {
+    } else if most == 0 {
         // What is left only shrinks, so that no later round will want a draft either.
         target.stop_drafting();
     }
     let mut logits = target.forward(rows)?;
-    statistics.forwards += 1;
     let width = logits.width;
-    let (mut ending, mut decided, mut committed) = (None, rows[0], 0);
-    for (row, logits) in logits.data.chunks_exact_mut(width).enumerate() {
-        committed = row + 1;
+    let settled = settle(rule, text, &mut logits.data, width, &draft, watch, statistics)?;
+    target.recycle(logits);
+    target.commit(settled.committed);
+    target.observe_draft(draft.len(), settled.accepted);
+    rows.clear();
+    rows.push(settled.decided);
+    Ok(settled.ending)
+}
+
+/// What the rows of a run came to.
+pub(crate) struct Settled {
+    /// Why the text ends, if it does.
+    pub(crate) ending: Option<Ending>,
+    /// The last token decided.
+    pub(crate) decided: u32,
+    /// Rows that stay.
+    pub(crate) committed: usize,
+    /// Tokens of the draft that were accepted.
+    pub(crate) accepted: usize,
+}
+
+/// Takes the tokens that the rows of a run decide: those of the draft that are accepted, and the one after them. `logits` are
+/// those of the decided token and the draft, `width` wide.
+pub(crate) fn settle(
+    rule: &dyn Rule,
+    text: &mut Text,
+    logits: &mut [f32],
+    width: usize,
+    draft: &[Drafted],
+    watch: &mut dyn FnMut(Row),
+    statistics: &mut Statistics,
+) -> Result<Settled> {
+    statistics.forwards += 1;
+    let mut settled = Settled { ending: None, decided: 0, committed: 0, accepted: 0 };
+    for (row, logits) in logits.chunks_exact_mut(width).enumerate() {
+        settled.committed = row + 1;
         let (drafted, earlier) = (draft.get(row), row.checked_sub(1).and_then(|row| draft.get(row)));
         watch(Row { drafted, earlier });
         let accepted = match drafted {
             None => {
-                decided = text.choose(logits)?;
+                settled.decided = text.choose(logits)?;
                 false
             }
             Some(drafted) => {
                 let judged = text.sampler.judge(rule, logits, text.position, drafted, earlier)?;
                 statistics.count_draft(row + 1, judged.accepted, judged.expected);
-                decided = judged.token;
+                settled.decided = judged.token;
                 judged.accepted
             }
         };
-        ending = text.take(decided, if accepted { Origin::Draft(row + 1) } else { Origin::Verifier });
-        if !accepted || ending.is_some() {
+        settled.accepted += usize::from(accepted);
+        let origin = if accepted { Origin::Draft(row + 1) } else { Origin::Verifier };
+        settled.ending = text.take(settled.decided, origin);
+        if !accepted || settled.ending.is_some() {
             break;
         }
     }
-    target.recycle(logits);
-    target.commit(committed);
-    rows.clear();
-    rows.push(decided);
-    Ok(ending)
+    Ok(settled)
 }
 
 /// The continuation so far, and the rules that end it.
-struct Text<'a> {
-    sampler: Sampler,
+pub(crate) struct Text<'a> {
+    pub(crate) sampler: Sampler,
     settings: &'a DecodeSettings,
     /// At most this many tokens.
     limit: usize,
     /// Position of the newest token that the model has seen.
     position: usize,
-    ids: Vec<u32>,
-    origins: Vec<Origin>,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) origins: Vec<Origin>,
     sink: &'a mut dyn FnMut(u32, Origin) -> ControlFlow<Ending>,
 }
 
-impl Text<'_> {
-    fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
+impl<'a> Text<'a> {
+    /// After a prompt of `prompt` tokens, with room for so many more.
+    pub(crate) fn new(
+        settings: &'a DecodeSettings,
+        allowed: Option<&[u32]>,
+        prompt: usize,
+        room: usize,
+        sink: &'a mut dyn FnMut(u32, Origin) -> ControlFlow<Ending>,
+    ) -> Result<Self> {
+        Ok(Self {
+            sampler: Sampler::within(&settings.sampling, allowed)?,
+            settings,
+            limit: settings.max_new_tokens.min(room),
+            position: prompt.saturating_sub(1),
+            ids: Vec::new(),
+            origins: Vec::new(),
+            sink,
+        })
+    }
+
+    /// Tokens that a draft may have before the text is at its limit: a run gives one more.
+    pub(crate) fn most_drafts(&self) -> usize {
+        self.limit - self.ids.len() - 1
+    }
+
+    pub(crate) fn choose(&mut self, logits: &mut [f32]) -> Result<u32> {
         self.sampler.choose(logits, self.position)
     }
 
     /// Takes a decided token in; says whether it is the last.
-    fn take(&mut self, token: u32, origin: Origin) -> Option<Ending> {
+    pub(crate) fn take(&mut self, token: u32, origin: Origin) -> Option<Ending> {
         self.ids.push(token);
         self.origins.push(origin);
         self.sampler.observe(token);

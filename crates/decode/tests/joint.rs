@@ -90,6 +90,7 @@ fn what_is_drafted_from_are_the_conditionals_of_the_joint() {
                 positions: vec![0],
                 first_visible: vec![0],
                 loss_mask: vec![true; n + 1],
+                draws: vec![0],
             };
             let (layout, mut arena) = (Layout::single(1), Arena::default());
             let mut tape = Tape::evaluation(&joint.params, &mut arena, &layout);

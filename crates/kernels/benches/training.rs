@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kernels::adamw::AdamW;
-use kernels::attention::{self, AttentionShape};
+use kernels::attention::{self, AttentionShape, Mask};
 use kernels::cross_entropy::softmax_cross_entropy_in_place;
 use kernels::matmul::{Factor, Precision, Side, View, ViewMut, Write, multiply};
 use kernels::reference::random_values;
@@ -82,6 +82,7 @@ fn attention(c: &mut Criterion) {
     };
     let qkv = random_values(ROWS * 3 * WIDTH, 1);
     let first_visible = vec![0; ROWS];
+    let mask = Mask { first_visible: &first_visible, side: &[] };
     let mut out = vec![0.0; ROWS * WIDTH];
     let mut log_sum_exp = vec![0.0; 8 * 6 * 256];
     let mut d_qkv = vec![0.0; qkv.len()];
@@ -89,12 +90,10 @@ fn attention(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention, 8 x 256, 6 heads of 64");
     group.sample_size(20).throughput(Throughput::Elements((2 * 2 * ROWS * 256 / 2 * WIDTH) as u64));
     group.bench_function("forward", |bencher| {
-        bencher.iter(|| attention::forward(&shape, &qkv, &first_visible, &mut out, &mut log_sum_exp));
+        bencher.iter(|| attention::forward(&shape, &qkv, mask, &mut out, &mut log_sum_exp));
     });
     group.bench_function("backward", |bencher| {
-        bencher.iter(|| {
-            attention::backward(&shape, &qkv, &first_visible, &out, &log_sum_exp, &d_out, &mut d_qkv)
-        });
+        bencher.iter(|| attention::backward(&shape, &qkv, mask, &out, &log_sum_exp, &d_out, &mut d_qkv));
     });
 }
 

@@ -6,8 +6,13 @@
 //!
 //! One task is one key-value head of one row of the batch, with all query heads that share it. Tasks write different columns
 //! and work serially within, so that the bits do not depend on the number of threads.
+//!
+//! The mask is a rule ([`Mask`]), never a matrix. Beside the positions of the batch there may be *side rows*: queries that see
+//! some keys of one row of the batch and themselves, and that nobody sees. They cost what their own keys cost, and what they
+//! stand beside has the bits that it has without them.
 
 mod scores;
+mod side;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -41,27 +46,46 @@ pub struct AttentionShape {
     pub cap: Option<f32>,
 }
 
-/// Attention of every query over the keys it sees.
+/// What each query sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask<'a> {
+    /// `[batch * length]`: index within its row of the batch of the first key that the query sees. Query `t` sees keys
+    /// `first_visible[t]..=t`. It never decreases along a row (starts of documents, or of a sliding window).
+    pub first_visible: &'a [u32],
+    /// The side rows, in the order of the rows of the batch that they belong to.
+    pub side: &'a [SideRow],
+}
+
+/// A query beside the batch: it sees some keys of one row of the batch and itself, and nobody else sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SideRow {
+    /// The row of the batch.
+    pub row: u32,
+    /// Index within that row of the first key that it sees.
+    pub first: u32,
+    /// Index behind the last one; not beyond `first` where it sees itself alone.
+    pub end: u32,
+}
+
+/// Attention of every query over the keys it sees. Side rows come after all positions of the batch.
 ///
-/// - `qkv` `[batch * length, (heads + 2 kv_heads) * head_dim]`: query heads, then key heads, then value heads, already rotated;
-/// - `first_visible` `[batch * length]`: index within its row of the batch of the first key that the query sees. Query `t` sees
-///   keys `first_visible[t]..=t`. It never decreases along a row (starts of documents, or of a sliding window);
-/// - `out` `[batch * length, heads * head_dim]`, overwritten;
-/// - `log_sum_exp` `[batch, heads, length]`, overwritten: what [`backward`] needs.
+/// - `qkv` `[batch * length + side, (heads + 2 kv_heads) * head_dim]`: query heads, then key heads, then value heads, already
+///   rotated;
+/// - `out` `[batch * length + side, heads * head_dim]`, overwritten;
+/// - `log_sum_exp`: `[batch, heads, length]`, then for each row of the batch `[heads, its side rows]`; overwritten: what
+///   [`backward`] needs.
 ///
 /// # Panics
-/// When the lengths disagree, `kv_heads` does not divide `heads`, or `first_visible` is not as described.
-pub fn forward(
-    shape: &AttentionShape,
-    qkv: &[f32],
-    first_visible: &[u32],
-    out: &mut [f32],
-    log_sum_exp: &mut [f32],
-) {
-    shape.check(qkv.len(), first_visible, out.len(), log_sum_exp.len());
+/// When the lengths disagree, `kv_heads` does not divide `heads`, or the mask is not as described.
+pub fn forward(shape: &AttentionShape, qkv: &[f32], mask: Mask, out: &mut [f32], log_sum_exp: &mut [f32]) {
+    shape.check(qkv.len(), mask, out.len(), log_sum_exp.len());
     if out.is_empty() {
         return;
     }
+    let first_visible = mask.first_visible;
+    let rows = shape.batch * shape.length;
+    let (out, side_out) = out.split_at_mut(rows * shape.out_width());
+    let (log_sum_exp, side_log_sum_exp) = log_sum_exp.split_at_mut(rows * shape.heads);
     let shared = shape.heads / shape.kv_heads;
     let mut tasks = Vec::with_capacity(shape.batch * shape.kv_heads);
     for (batch, out) in out.chunks_mut(shape.length * shape.out_width()).enumerate() {
@@ -74,6 +98,7 @@ pub fn forward(
             Group::new(shape, qkv, first_visible, batch, head).forward(out, log_sum_exp);
         },
     );
+    side::forward(shape, qkv, mask, side_out, side_log_sum_exp);
 }
 
 /// Gradient of [`forward`] for `qkv`, given its inputs and outputs and `d_out`; overwrites `d_qkv`, shaped like `qkv`.
@@ -83,13 +108,13 @@ pub fn forward(
 pub fn backward(
     shape: &AttentionShape,
     qkv: &[f32],
-    first_visible: &[u32],
+    mask: Mask,
     out: &[f32],
     log_sum_exp: &[f32],
     d_out: &[f32],
     d_qkv: &mut [f32],
 ) {
-    shape.check(qkv.len(), first_visible, out.len(), log_sum_exp.len());
+    shape.check(qkv.len(), mask, out.len(), log_sum_exp.len());
     assert_eq!(
         d_out.len(),
         out.len(),
@@ -103,23 +128,24 @@ pub fn backward(
     if out.is_empty() {
         return;
     }
+    let rows = shape.batch * shape.length;
+    let (d_qkv, mut d_side) = d_qkv.split_at_mut(rows * shape.qkv_width());
+    let side = side::Side::rows_of(shape, qkv, mask.side, out, &log_sum_exp[rows * shape.heads..], d_out);
     let shared = shape.heads / shape.kv_heads;
     let mut tasks = Vec::with_capacity(shape.batch * shape.kv_heads);
     for (batch, d_qkv) in d_qkv.chunks_mut(shape.length * shape.qkv_width()).enumerate() {
-        let d_qkv = ViewMut::new(d_qkv, shape.length, shape.qkv_width());
-        let (d_queries, rest) = d_qkv.split_columns(shape.heads * shape.head_dim);
-        let (d_keys, d_values) = rest.split_columns(shape.kv_heads * shape.head_dim);
-        let d_queries = d_queries.column_blocks(shared * shape.head_dim);
-        let d_keys = d_keys.column_blocks(shape.head_dim);
-        let d_values = d_values.column_blocks(shape.head_dim);
-        for (head, ((queries, keys), values)) in d_queries.into_iter().zip(d_keys).zip(d_values).enumerate() {
-            tasks.push((batch, head, Gradients { queries, keys, values }));
+        let gradients = shape.gradients(d_qkv);
+        let (d_here, d_after) = d_side.split_at_mut(side[batch].len() * shape.qkv_width());
+        d_side = d_after;
+        for (head, (gradients, d_side)) in gradients.into_iter().zip(shape.gradients(d_here)).enumerate() {
+            tasks.push((batch, head, gradients, d_side));
         }
     }
-    tasks.into_par_iter().zip(log_sum_exp.par_chunks(shared * shape.length)).for_each(
-        |((batch, head, gradients), log_sum_exp)| {
-            let group = Group::new(shape, qkv, first_visible, batch, head);
-            group.backward(group.outputs(out), log_sum_exp, group.outputs(d_out), gradients);
+    tasks.into_par_iter().zip(log_sum_exp[..rows * shape.heads].par_chunks(shared * shape.length)).for_each(
+        |((batch, head, mut gradients, d_side), log_sum_exp)| {
+            let group = Group::new(shape, qkv, mask.first_visible, batch, head);
+            group.backward(group.outputs(out), log_sum_exp, group.outputs(d_out), &mut gradients);
+            side[batch].backward(&group, &mut gradients, d_side);
         },
     );
 }
@@ -133,7 +159,34 @@ impl AttentionShape {
         self.heads * self.head_dim
     }
 
-    fn check(&self, qkv: usize, first_visible: &[u32], out: usize, log_sum_exp: usize) {
+    /// Queries, keys and values of key-value head `head` in rows of `qkv`.
+    fn inputs<'a>(&self, qkv: &'a [f32], head: usize) -> Inputs<'a> {
+        let dim = self.head_dim;
+        let all = View::new(qkv, qkv.len() / self.qkv_width(), self.qkv_width());
+        let shared = self.heads / self.kv_heads * dim;
+        let (keys, values) = (self.heads + head, self.heads + self.kv_heads + head);
+        Inputs {
+            queries: all.column_range(head * shared..(head + 1) * shared),
+            keys: all.column_range(keys * dim..(keys + 1) * dim),
+            values: all.column_range(values * dim..(values + 1) * dim),
+        }
+    }
+
+    /// Gradients of the inputs of one row of the batch, or of its side rows, apart by key-value head.
+    fn gradients<'a>(&self, d_qkv: &'a mut [f32]) -> Vec<Gradients<'a>> {
+        let shared = self.heads / self.kv_heads;
+        let rows = d_qkv.len() / self.qkv_width();
+        let d_qkv = ViewMut::new(d_qkv, rows, self.qkv_width());
+        let (d_queries, rest) = d_qkv.split_columns(self.heads * self.head_dim);
+        let (d_keys, d_values) = rest.split_columns(self.kv_heads * self.head_dim);
+        let d_queries = d_queries.column_blocks(shared * self.head_dim).into_iter();
+        let d_keys_and_values =
+            d_keys.column_blocks(self.head_dim).into_iter().zip(d_values.column_blocks(self.head_dim));
+        let gradients = d_queries.zip(d_keys_and_values);
+        gradients.map(|(queries, (keys, values))| Gradients { queries, keys, values }).collect()
+    }
+
+    fn check(&self, qkv: usize, mask: Mask, out: usize, log_sum_exp: usize) {
         assert!(
             self.kv_heads > 0
                 && self.heads > 0
@@ -145,14 +198,20 @@ impl AttentionShape {
             self.kv_heads
         );
         let rows = self.batch * self.length;
+        let all = rows + mask.side.len();
         assert!(
-            qkv == rows * self.qkv_width()
-                && out == rows * self.out_width()
-                && log_sum_exp == rows * self.heads,
-            "attention: inputs of {qkv}, outputs of {out} and sums of {log_sum_exp} elements do not fit {self:?}"
+            qkv == all * self.qkv_width() && out == all * self.out_width() && log_sum_exp == all * self.heads,
+            "attention: inputs of {qkv}, outputs of {out} and sums of {log_sum_exp} elements do not fit {self:?} and {} \
+             side rows",
+            mask.side.len()
         );
-        assert_eq!(first_visible.len(), rows, "attention: number of first visible keys");
-        for row in first_visible.chunks(self.length.max(1)) {
+        assert_eq!(mask.first_visible.len(), rows, "attention: number of first visible keys");
+        let within = |side: &SideRow| (side.row as usize) < self.batch && side.end as usize <= self.length;
+        assert!(
+            mask.side.iter().all(within) && mask.side.is_sorted_by_key(|side| side.row),
+            "attention: side rows out of order, or keys beyond their row"
+        );
+        for row in mask.first_visible.chunks(self.length.max(1)) {
             let sees_itself = row.iter().enumerate().all(|(t, &first)| first as usize <= t);
             assert!(
                 sees_itself && row.is_sorted(),
@@ -160,6 +219,13 @@ impl AttentionShape {
             );
         }
     }
+}
+
+/// Rows of one key-value head, and of the query heads that share it.
+struct Inputs<'a> {
+    queries: View<'a>,
+    keys: View<'a>,
+    values: View<'a>,
 }
 
 /// Inputs of one task: a key-value head of one row of the batch, and the query heads that share it.
@@ -205,21 +271,11 @@ impl<'a> Group<'a> {
         batch: usize,
         head: usize,
     ) -> Self {
-        let (length, dim) = (shape.length, shape.head_dim);
+        let length = shape.length;
         let row = batch * length;
         let qkv = &qkv[row * shape.qkv_width()..][..length * shape.qkv_width()];
-        let all = View::new(qkv, length, shape.qkv_width());
-        let shared = shape.heads / shape.kv_heads * dim;
-        let (keys, values) = (shape.heads + head, shape.heads + shape.kv_heads + head);
-        Self {
-            shape,
-            batch,
-            head,
-            queries: all.column_range(head * shared..(head + 1) * shared),
-            keys: all.column_range(keys * dim..(keys + 1) * dim),
-            values: all.column_range(values * dim..(values + 1) * dim),
-            first_visible: &first_visible[row..][..length],
-        }
+        let Inputs { queries, keys, values } = shape.inputs(qkv, head);
+        Self { shape, batch, head, queries, keys, values, first_visible: &first_visible[row..][..length] }
     }
 
     /// The columns of `out`, or of its gradient, that belong to the group.
@@ -292,11 +348,11 @@ impl<'a> Group<'a> {
 
     /// With probabilities `P`, scores `S = scale Q K^T` and `dP = dO V^T`:
     /// `dV = P^T dO`, `dS = P (dP - rowsum(dO O))`, `dQ = scale dS K`, `dK = scale dS^T Q`. A cap multiplies `dS` by its slope.
-    fn backward(&self, out: View, log_sum_exp: &[f32], d_out: View, gradients: Gradients) {
-        let Gradients { queries: d_queries, keys: mut d_keys, values: mut d_values } = gradients;
+    fn backward(&self, out: View, log_sum_exp: &[f32], d_out: View, gradients: &mut Gradients) {
+        let Gradients { queries: d_queries, keys: d_keys, values: d_values } = gradients;
         d_keys.fill(0.0);
         d_values.fill(0.0);
-        let heads = d_queries.column_blocks(self.shape.head_dim).into_iter();
+        let heads = d_queries.reborrow().column_blocks(self.shape.head_dim).into_iter();
         for (head, (mut d_queries, log_sum_exp)) in
             heads.zip(log_sum_exp.chunks(self.shape.length)).enumerate()
         {

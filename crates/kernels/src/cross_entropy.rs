@@ -95,6 +95,29 @@ pub fn capped_softmax_cross_entropy_in_place(
     in_order(sums.collect())
 }
 
+/// As [`softmax_cross_entropy_in_place`], with or without a cap, and with the loss of each row apart: overwrites `losses`
+/// `[rows]`, where a row without a target has nothing.
+///
+/// # Panics
+/// When the lengths disagree or a target is beyond the vocabulary.
+pub fn softmax_cross_entropy_of_rows(
+    logits: &mut [f32],
+    vocabulary: usize,
+    targets: &[u32],
+    scale: f32,
+    cap: Option<f32>,
+    losses: &mut [LossSum],
+) {
+    assert_eq!(losses.len(), targets.len(), "cross entropy: losses and targets disagree");
+    let rows = logits.par_chunks_mut(vocabulary.max(1)).zip(targets.par_chunks(1)).zip(losses);
+    rows.for_each(|((logits, target), loss)| {
+        *loss = match cap {
+            None => softmax_cross_entropy_in_place(logits, vocabulary, target, scale),
+            Some(cap) => capped_softmax_cross_entropy_in_place(logits, vocabulary, target, scale, cap),
+        };
+    });
+}
+
 /// The loss alone; the same bits as [`softmax_cross_entropy_in_place`] returns.
 ///
 /// # Panics
@@ -170,6 +193,29 @@ mod tests {
 
     /// `(rows, vocabulary)`, among them more than one block of rows and a row wider than one f32 sum.
     const SHAPES: [(usize, usize); 6] = [(0, 3), (1, 1), (1, 7), (5, 33), (19, 16), (9, 2500)];
+
+    #[test]
+    fn rows_apart_are_the_rows_together() {
+        for (rows, vocabulary) in SHAPES {
+            for cap in [None, Some(2.0)] {
+                let (mut logits, targets) = inputs(rows, vocabulary);
+                let mut together = logits.clone();
+                let sum = match cap {
+                    None => softmax_cross_entropy_in_place(&mut together, vocabulary, &targets, 0.3),
+                    Some(cap) => {
+                        capped_softmax_cross_entropy_in_place(&mut together, vocabulary, &targets, 0.3, cap)
+                    }
+                };
+                let mut losses = vec![LossSum { nll: 9.0, targets: 9, correct: 9 }; rows];
+                softmax_cross_entropy_of_rows(&mut logits, vocabulary, &targets, 0.3, cap, &mut losses);
+                assert_eq!(logits, together);
+                let mut total = LossSum::default();
+                losses.into_iter().for_each(|loss| total += loss);
+                assert_eq!((total.targets, total.correct), (sum.targets, sum.correct));
+                assert!((total.nll - sum.nll).abs() <= 1e-12 * sum.nll.abs());
+            }
+        }
+    }
 
     /// Logits between -5 and 5, and targets of which every fifth is missing.
     fn inputs(rows: usize, vocabulary: usize) -> (Vec<f32>, Vec<u32>) {

@@ -5,6 +5,7 @@
 //! that of the second choice, Schuster et al. 2207.07061), state saturation (cosine between this layer's state and the last one's),
 //! and the oracle, which leaves at saturation. Static means that keys and values of the layers left out exist all the same.
 
+pub mod drafter;
 pub mod live;
 pub mod monitor;
 pub mod quality;

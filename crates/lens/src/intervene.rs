@@ -42,7 +42,7 @@ impl Intervention {
     /// The paper's settings for deep models, less for shallow ones: (reach, gap).
     pub fn usual(layers: usize) -> (usize, usize) {
         match layers {
-            0..=23 => (3, (layers / 4).max(2)),
+            0..=23 => (3.min(layers.saturating_sub(1) / 2), (layers / 4).max(2)),
             24..=39 => (3, 5),
             _ => (5, 10),
         }

@@ -184,8 +184,8 @@ impl Reader<'_> {
         let (mut logits, mut before) = (Vec::new(), Vec::new());
         let top = &mut seen.top[start * layers * choices..(start + count) * layers * choices];
         let lead = &mut seen.lead[start * layers..(start + count) * layers];
-        for layer in 0..layers {
-            let part = &states[layer][start * width..(start + count) * width];
+        for (layer, states) in states.iter().enumerate() {
+            let part = &states[start * width..(start + count) * width];
             self.model.read_out(&mut self.arena, part, &mut logits);
             let rows = top.par_chunks_mut(layers * choices).zip(lead.par_chunks_mut(layers));
             rows.zip(logits.par_chunks(outputs)).for_each(|((top, lead), logits)| {

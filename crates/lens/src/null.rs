@@ -75,7 +75,7 @@ mod tests {
     fn a_walk_that_stands_still_decides_at_once_and_a_wild_one_at_last() {
         let still = null(&[1.0; 5], 50, 3, 1);
         assert!(still.decisions.iter().all(|d| d.layers[..3] == [0, 0, 0]));
-        let wild = null(&[0.0; 5], 5000, 1, 1);
+        let wild = null(&[0.0; 5], 500, 1, 1);
         let late = wild.decisions.iter().filter(|d| d.layers[0] == 5).count();
         assert!(late as f64 > 0.99 * wild.decisions.len() as f64);
     }

@@ -223,14 +223,17 @@ mod tests {
 
     #[test]
     fn tau_counts_ties_as_discordant_and_leaves_the_last_layer_out() {
-        let tau = |layers: &[u16]| order(&[decision(layers)], 12, layers.len(), 0, 1).strict_tau;
+        let tau = |layers: &[u16]| {
+            let tau = order(&[decision(layers)], 12, layers.len(), 0, 1).strict_tau;
+            tau.map(|tau| (tau * 30.0).round() / 30.0)
+        };
         assert_eq!(tau(&[1, 2, 3, 4, 5]), Some(1.0));
         assert_eq!(tau(&[5, 4, 3, 2, 1]), Some(-1.0));
         assert_eq!(tau(&[3, 3, 3, 3, 3]), Some(-1.0));
         // Three of the choices settle before the end: 1 < 2, 1 < 2, and a tie.
-        assert_eq!(tau(&[1, 2, 2, 11, 11]), Some((2.0 - 1.0) / 3.0));
+        assert_eq!(tau(&[1, 2, 2, 11, 11]), Some(10.0 / 30.0));
         // A choice that only the last layer decides counts as long as a later one settles before.
-        assert_eq!(tau(&[1, 11, 4, 11, 11]), Some((2.0 - 1.0) / 3.0));
+        assert_eq!(tau(&[1, 11, 4, 11, 11]), Some(10.0 / 30.0));
         assert_eq!(tau(&[1, 2, 11, 11, 11]), None);
     }
 

@@ -13,6 +13,13 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
 
+    /// Adapters that cannot be made or read.
+    #[error("adapter: {problem}")]
+    Lora {
+        /// What is wrong and what to do.
+        problem: String,
+    },
+
     /// A folder that should be a checkpoint lacks a file.
     #[error(
         "{} holds no {missing}: point to a Hugging Face checkpoint folder (config.json and model.safetensors; \

@@ -132,7 +132,7 @@ impl Taps for DecoderTaps {
 /// `batch` sequences of `length` positions.
 pub(crate) fn layout(batch: usize, length: usize) -> Layout {
     let positions = (0..batch).flat_map(|_| 0..length as u32).collect();
-    Layout { batch, length, positions, first_visible: vec![0; batch * length] }
+    Layout { batch, length, positions, first_visible: vec![0; batch * length], ..Layout::default() }
 }
 
 /// Rows of each of `inputs`, which must agree.

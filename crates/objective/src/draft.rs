@@ -62,6 +62,17 @@ impl Verified<'_> {
     }
 }
 
+/// Rows of the model's next run that drafting has begun: those of the decided token and of the first drafted ones.
+#[derive(Debug)]
+pub struct Begun {
+    /// Blocks that they ran through, from the first; their keys and values are in the caches of these.
+    pub blocks: usize,
+    /// The tokens whose rows these are; a run over others begins anew.
+    pub tokens: Vec<u32>,
+    /// The residual stream after the blocks, a row for each token.
+    pub states: Rows,
+}
+
 /// Proposes tokens from states of the trunk, or from the text.
 pub trait Drafter: Send + Sync {
     /// The longest draft it can make.
@@ -83,4 +94,9 @@ pub trait Drafter: Send + Sync {
         length: usize,
         chooser: &mut dyn Chooser,
     );
+
+    /// Gives away what the latest draft has begun of the next run, which goes on from there.
+    fn begun(&self) -> Option<Begun> {
+        None
+    }
 }

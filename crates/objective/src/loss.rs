@@ -2,7 +2,7 @@
 
 use data::Batch;
 use model::Decoder;
-use tensor::{LossSum, ParamId, Tape};
+use tensor::{Layout, LossSum, ParamId, Tape};
 
 use crate::Drafter;
 
@@ -58,6 +58,12 @@ pub trait Objective: Send + Sync {
         Window::count(batches, depths)
     }
 
+    /// The rows that the trunk runs over for `batch`: what [`Self::loss`] wants a tape for.
+    fn layout(&self, batch: &Batch, depths: usize) -> Layout {
+        let _ = depths;
+        layout(batch)
+    }
+
     /// Runs trunk and losses over `batch`. On a training tape it also runs back, leaving
     /// `sum over k of weight_k * mean loss at depth k` (means over the window) in the gradients. Returns the sums per depth, and
     /// behind them, for each of [`Self::components`], the sum of its weights (as `nll`) over so many rows (`targets`).
@@ -68,4 +74,15 @@ pub trait Objective: Send + Sync {
 
     /// How it drafts, if it can.
     fn drafter(&self) -> Option<&dyn Drafter>;
+}
+
+/// Where the tokens of `batch` stand and what they see.
+pub(crate) fn layout(batch: &Batch) -> Layout {
+    Layout {
+        batch: batch.batch,
+        length: batch.length,
+        positions: batch.positions.clone(),
+        first_visible: batch.first_visible.clone(),
+        ..Layout::default()
+    }
 }

@@ -2,15 +2,17 @@
 
 use data::Batch;
 use model::Decoder;
-use tensor::{LossSum, ParamId, Tape};
+use tensor::{Layout, LossSum, ParamId, Tape};
 
-use crate::{Drafter, JointHeads, Objective, ParallelHeads, Window};
+use crate::{Drafter, JointHeads, Objective, ParallelHeads, Registers, Window};
 
 /// One of the methods.
 #[derive(Clone, Debug)]
 pub enum Method {
     /// Parallel heads; one head is the next token alone.
     Heads(ParallelHeads),
+    /// Registers.
+    Registers(Registers),
     /// Joint heads.
     Joint(JointHeads),
 }
@@ -20,7 +22,15 @@ impl Method {
     pub fn heads(&self) -> Option<&ParallelHeads> {
         match self {
             Self::Heads(heads) => Some(heads),
-            Self::Joint(_) => None,
+            Self::Registers(_) | Self::Joint(_) => None,
+        }
+    }
+
+    /// The registers, if that is what it is.
+    pub fn registers(&self) -> Option<&Registers> {
+        match self {
+            Self::Registers(registers) => Some(registers),
+            Self::Heads(_) | Self::Joint(_) => None,
         }
     }
 
@@ -28,13 +38,14 @@ impl Method {
     pub fn joint(&self) -> Option<&JointHeads> {
         match self {
             Self::Joint(joint) => Some(joint),
-            Self::Heads(_) => None,
+            Self::Heads(_) | Self::Registers(_) => None,
         }
     }
 
     fn inner(&self) -> &dyn Objective {
         match self {
             Self::Heads(heads) => heads,
+            Self::Registers(registers) => registers,
             Self::Joint(joint) => joint,
         }
     }
@@ -43,6 +54,12 @@ impl Method {
 impl From<ParallelHeads> for Method {
     fn from(heads: ParallelHeads) -> Self {
         Self::Heads(heads)
+    }
+}
+
+impl From<Registers> for Method {
+    fn from(registers: Registers) -> Self {
+        Self::Registers(registers)
     }
 }
 
@@ -83,6 +100,10 @@ impl Objective for Method {
 
     fn window(&self, batches: &[Batch], depths: usize) -> Window {
         self.inner().window(batches, depths)
+    }
+
+    fn layout(&self, batch: &Batch, depths: usize) -> Layout {
+        self.inner().layout(batch, depths)
     }
 
     fn loss(&self, tape: &mut Tape, decoder: &Decoder, batch: &Batch, window: &Window) -> Vec<LossSum> {

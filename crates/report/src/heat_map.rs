@@ -74,15 +74,11 @@ impl HeatMap {
             }
         }
         frame.x_axis();
-        for (column, name) in self.columns.iter().take(columns).enumerate() {
-            if text_width(name, FONT) <= width + 2.0 {
-                frame.text(
-                    "tick middle",
-                    frame.left + (column as f64 + 0.5) * width,
-                    frame.bottom + 15.0,
-                    name,
-                );
-            }
+        // As many names as there is room for.
+        let widest = self.columns.iter().map(|name| text_width(name, FONT)).fold(0.0, f64::max) + 4.0;
+        let every = (widest / width).ceil().max(1.0) as usize;
+        for (column, name) in self.columns.iter().take(columns).enumerate().skip(every - 1).step_by(every) {
+            frame.text("tick middle", frame.left + (column as f64 + 0.5) * width, frame.bottom + 15.0, name);
         }
         frame.markup.finish()
     }

@@ -42,6 +42,8 @@ pub enum Verb {
     SweepRun,
     /// Loss and accuracy per depth on text.
     Eval(Eval),
+    /// Add an adapter to the matrices of its base.
+    Merge(Merge),
     /// Pack a checkpoint's weights for decoding, on disk.
     Quantize(Quantize),
     /// Continue a prompt.
@@ -67,7 +69,7 @@ pub enum DataVerb {
     Tokenizer(DataTokenizer),
     /// Let a model continue pieces of text: what heads on the frozen model learn best from.
     Continuations(DataContinuations),
-    /// Draw examples of a synthetic task.
+    /// Draw examples of a synthetic task: prompts whose answers can be checked, or sequences whose distribution is known.
     Generate {
         #[command(subcommand)]
         task: Task,
@@ -76,8 +78,103 @@ pub enum DataVerb {
 
 #[derive(Debug, Subcommand)]
 pub enum Task {
+    #[command(flatten)]
+    Answered(AnsweredTask),
     /// Four symbols that are independent given a hidden component: what each rank of joint heads can reach is computed beside them.
     PlantedMixture(PlantedMixture),
+}
+
+/// Tasks whose prompts have answers.
+#[derive(Debug, Subcommand)]
+pub enum AnsweredTask {
+    /// The path from the centre of a star to the end of one of its arms.
+    StarGraph(StarGraph),
+    /// Addition of numbers with several digits, with the steps written out.
+    Addition(Addition),
+    /// Sums, products and compositions of polynomials over a small field.
+    Polynomial(Polynomial),
+    /// The second token of a name that came before.
+    Induction(Induction),
+}
+
+/// Where the examples go and how many there are; shared by all tasks.
+#[derive(Debug, Args)]
+pub struct Drawn {
+    /// The folder to write train.txt and test.txt into, and a tokenizer where the task has one; must not exist.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Examples to train on.
+    #[arg(long, default_value_t = 200_000, value_name = "N")]
+    pub train: usize,
+    /// Examples to test on, none of which is trained on.
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    pub test: usize,
+    /// Seed of what is drawn.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct StarGraph {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Arms.
+    #[arg(long, default_value_t = 2)]
+    pub degree: usize,
+    /// Nodes of a path, both ends included.
+    #[arg(long, default_value_t = 5)]
+    pub length: usize,
+    /// Numbers that nodes are drawn from.
+    #[arg(long, default_value_t = 50)]
+    pub nodes: usize,
+    /// Ask for the path from its end, which needs no planning.
+    #[arg(long)]
+    pub reversed: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Addition {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Most digits of a number.
+    #[arg(long, default_value_t = 5)]
+    pub digits: usize,
+    /// Ask for the sum without its steps.
+    #[arg(long)]
+    pub no_steps: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Polynomial {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// The prime of the field.
+    #[arg(long, default_value_t = 7)]
+    pub prime: usize,
+    /// Coefficients of a polynomial.
+    #[arg(long, default_value_t = 5)]
+    pub terms: usize,
+    /// Fewest operations of an expression.
+    #[arg(long, default_value_t = 1)]
+    pub least_operations: usize,
+    /// Most operations of an expression.
+    #[arg(long, default_value_t = 5)]
+    pub most_operations: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Induction {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Numbers that tokens are drawn from.
+    #[arg(long, default_value_t = 100)]
+    pub symbols: usize,
+    /// Tokens of a prompt.
+    #[arg(long, default_value_t = 64)]
+    pub length: usize,
+    /// Names in a prompt.
+    #[arg(long, default_value_t = 8)]
+    pub names: usize,
 }
 
 #[derive(Debug, Args)]
@@ -231,6 +328,27 @@ pub struct Eval {
     /// Text to evaluate on (.txt or .jsonl, file or folder; repeatable).
     #[arg(long, required = true, value_name = "PATH")]
     pub data: Vec<PathBuf>,
+    /// Answer prompts, greedily, and count the right answers in place of losses.
+    #[arg(long, value_enum, value_name = "TASK")]
+    pub task: Option<EvaluationTask>,
+    /// With --task: field of the prompt in a .jsonl line; in a .txt file each line is a prompt and its answer.
+    #[arg(long, default_value = "prompt")]
+    pub prompt_field: String,
+    /// With --task: field of the answer in a .jsonl line.
+    #[arg(long, default_value = "completion")]
+    pub completion_field: String,
+    /// With --task: what ends the prompt in a line of a .txt file.
+    #[arg(long, default_value = "=", value_name = "TEXT")]
+    pub prompt_end: String,
+    /// With --task: answer only the first so many; 0 answers all.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub count: usize,
+    /// With --task: tokens of an answer at most. Default: one more than the right answer has, or 256 for gsm8k.
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// With --task: how many wrong answers to show.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub show_wrong: usize,
     /// Field of .jsonl lines that holds the text.
     #[arg(long, default_value = "text")]
     pub field: String,
@@ -269,6 +387,15 @@ pub struct Quantize {
     pub dry_run: bool,
 }
 
+/// What makes an answer right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EvaluationTask {
+    /// It is the whole answer, and nothing else.
+    ExactMatch,
+    /// Its last number is that of the answer (behind #### in the GSM8K files).
+    Gsm8k,
+}
+
 /// How tokens are chosen and when to stop; shared by the verbs that decode.
 #[derive(Debug, Args)]
 pub struct Sampling {
@@ -293,6 +420,21 @@ pub struct Sampling {
 }
 
 #[derive(Debug, Args)]
+pub struct Merge {
+    /// A checkpoint folder: one of a run with train.mode "lora", or the base of --adapter.
+    pub checkpoint: PathBuf,
+    /// A folder with adapter_config.json and adapter_model.safetensors, such as PEFT writes. Default: the checkpoint's own.
+    #[arg(long, value_name = "FOLDER")]
+    pub adapter: Option<PathBuf>,
+    /// The checkpoint to write; must not exist.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+    /// Read and check everything, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Generate {
     /// A checkpoint folder.
     pub checkpoint: PathBuf,
@@ -302,13 +444,19 @@ pub struct Generate {
     /// Read the prompt from a file instead.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
+    /// Ask the prompt as a user does, by the checkpoint's chat template.
+    #[arg(long)]
+    pub chat: bool,
     /// Tokens to add at most.
     #[arg(long, default_value_t = 256)]
     pub max_new_tokens: usize,
     /// Where drafts come from.
     #[arg(long, value_enum, default_value_t)]
     pub draft: DraftSource,
-    /// Length of a draft: `auto` is as long as what drafts reaches, `off` decodes plainly.
+    #[command(flatten)]
+    pub exit: ExitDraft,
+    /// Length of a draft: `auto` is what gives most tokens per second here and now, none included (as long as can be when
+    /// sampling); `off` decodes plainly.
     #[arg(long, default_value = "auto", value_name = "auto|off|N")]
     pub speculate: String,
     /// Stop before this text (repeatable).
@@ -349,8 +497,24 @@ pub enum DraftSource {
     Joint,
     /// What followed the last tokens earlier in the text; needs no training.
     Lookup,
+    /// The model's own early layers, see --exit-layer; needs no training.
+    Exit,
     /// No drafts.
     None,
+}
+
+/// How the early layers draft; shared by the verbs that decode.
+#[derive(Debug, Args)]
+pub struct ExitDraft {
+    /// With --draft exit: layers that draft. Default: half of them.
+    #[arg(long, value_name = "N")]
+    pub exit_layer: Option<usize>,
+    /// With --draft exit: drafting goes on while the first choice leads the second by this probability.
+    #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true)]
+    pub exit_threshold: f64,
+    /// With --draft exit: drafting goes on while this probe of `sakiyomi lens probe` says that the first choice is settled.
+    #[arg(long, value_name = "FILE")]
+    pub exit_probe: Option<PathBuf>,
 }
 
 /// Where prompts come from; shared by verify and bench.
@@ -378,6 +542,8 @@ pub struct Verify {
     /// Where drafts come from.
     #[arg(long, value_enum, default_value_t)]
     pub draft: DraftSource,
+    #[command(flatten)]
+    pub exit: ExitDraft,
     /// Tokens to draw in each of the twelve cases in which sampling is tested; 0 tests greedy decoding only.
     #[arg(long, default_value_t = 2000, value_name = "N")]
     pub draws: usize,
@@ -401,6 +567,8 @@ pub struct Bench {
     /// Where drafts come from.
     #[arg(long, value_enum, default_value_t)]
     pub draft: DraftSource,
+    #[command(flatten)]
+    pub exit: ExitDraft,
     /// Measure each way this many times, in turn.
     #[arg(long, default_value_t = 5)]
     pub repeats: usize,

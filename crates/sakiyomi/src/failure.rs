@@ -20,7 +20,7 @@ pub enum Verdict {
 /// the line cannot be written.
 pub fn report(verb: impl FnOnce() -> anyhow::Result<Verdict>) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
-        if data::vocabulary::inside_tokenizer() {
+        if data::inside_library() {
             return;
         }
         let _ = writeln!(
@@ -38,6 +38,21 @@ pub fn report(verb: impl FnOnce() -> anyhow::Result<Verdict>) -> ExitCode {
         }
         Err(_) => ExitCode::from(3),
     }
+}
+
+/// What the arguments lack, on one line; help and version as they were asked for.
+pub fn report_usage(usage: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    let asked = matches!(usage.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if asked || usage.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = usage.print();
+        return ExitCode::from(if asked { 0 } else { 2 });
+    }
+    let text = usage.to_string();
+    let told = text.split("\n\nUsage:").next().unwrap_or(&text).trim_start_matches("error: ");
+    let words: Vec<&str> = told.split_whitespace().collect();
+    let _ = writeln!(std::io::stderr(), "sakiyomi: {}; --help tells what there is", words.join(" "));
+    ExitCode::from(2)
 }
 
 /// The chain of causes on one line, leaving out causes that the line before already tells, and without the control

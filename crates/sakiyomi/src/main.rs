@@ -18,6 +18,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     kernels::memory::keep_large_blocks_apart();
-    let arguments = arguments::Arguments::parse();
-    failure::report(|| commands::run(arguments))
+    match arguments::Arguments::try_parse() {
+        Ok(arguments) => failure::report(|| commands::run(arguments)),
+        Err(usage) => failure::report_usage(&usage),
+    }
 }

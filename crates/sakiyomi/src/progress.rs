@@ -142,6 +142,10 @@ impl Observer for TrainingProgress {
         self.interrupt.begin_promise();
         let heads = match sizes.depths {
             1 => "the next-token head only".to_owned(),
+            _ if sizes.objective == "registers" => {
+                let offsets: Vec<String> = sizes.tokens_ahead[1..].iter().map(usize::to_string).collect();
+                format!("registers at offsets {}", offsets.join(", "))
+            }
             n => format!("{n} heads ({} parameters more)", sizes.head_parameters),
         };
         self.output.remark(format!(
@@ -173,8 +177,11 @@ impl Observer for TrainingProgress {
     }
 
     fn evaluated(&mut self, evaluation: &EvaluationEvent) {
+        let right = evaluation
+            .answers_right
+            .map_or(String::new(), |share| format!(", {:.1} % of the answers right", 100.0 * share));
         let line = format!(
-            "step {}: held out {:.3} bits per byte, loss {} accuracy {}",
+            "step {}: held out {:.3} bits per byte, loss {} accuracy {}{right}",
             evaluation.step,
             evaluation.bits_per_byte,
             per_depth(&evaluation.loss),

@@ -21,5 +21,5 @@ pub use kernels::matmul::Precision;
 pub use kernels::rope::RopeTable;
 pub use ops::{Activation, AttentionSpec, Embedding, HeadNorms, Linear, Norm, NormKind, Ops, Part};
 pub use optimiser::{Decay, Optimiser};
-pub use params::{Param, ParamId, Params};
-pub use tape::{Layout, Mark, Tape, Var};
+pub use params::{Adapter, Param, ParamId, Params};
+pub use tape::{Layout, Mark, Register, Tape, Var};

@@ -1,5 +1,10 @@
 //! Named parameters of a model and of what an objective adds to it.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use kernels::matmul::{View, ViewMut, Write};
+
 /// Which parameter, within one [`Params`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParamId(usize);
@@ -24,10 +29,24 @@ pub struct Param {
     pub trainable: bool,
 }
 
+/// A low-rank path beside a matrix `[outputs, inputs]`: `scale up down` is added to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adapter {
+    /// `[rank, inputs]`
+    pub down: ParamId,
+    /// `[outputs, rank]`
+    pub up: ParamId,
+    /// Factor of the path.
+    pub scale: f32,
+    /// Share of the inputs of the path that training drops.
+    pub dropout: f32,
+}
+
 /// All parameters of a run, in the order in which they were added.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
     list: Vec<Param>,
+    adapters: BTreeMap<ParamId, Adapter>,
 }
 
 impl Params {
@@ -82,6 +101,50 @@ impl Params {
     /// Decides whether training may change a parameter.
     pub fn set_trainable(&mut self, id: ParamId, trainable: bool) {
         self.list[id.0].trainable = trainable;
+    }
+
+    /// Puts an adapter beside the matrix `id`.
+    pub fn adapt(&mut self, id: ParamId, adapter: Adapter) {
+        self.adapters.insert(id, adapter);
+    }
+
+    /// The adapter of the matrix `id`.
+    pub fn adapter(&self, id: ParamId) -> Option<&Adapter> {
+        self.adapters.get(&id)
+    }
+
+    /// Every matrix that has an adapter.
+    pub fn adapters(&self) -> impl Iterator<Item = (ParamId, &Adapter)> {
+        self.adapters.iter().map(|(id, adapter)| (*id, adapter))
+    }
+
+    /// The values of `id` with what its adapter adds, if it has one.
+    pub fn merged(&self, id: ParamId) -> Cow<'_, [f32]> {
+        let Some(adapter) = self.adapter(id) else { return Cow::Borrowed(self.data(id)) };
+        let ((outputs, inputs), rank) = (self.matrix_shape(id), self.matrix_shape(adapter.down).0);
+        let mut scaled = self.data(adapter.up).to_vec();
+        kernels::vector::scale(&mut scaled, adapter.scale);
+        let mut merged = self.data(id).to_vec();
+        kernels::matmul::product_nn(
+            View::new(&scaled, outputs, rank),
+            View::new(self.data(adapter.down), rank, inputs),
+            ViewMut::new(&mut merged, outputs, inputs),
+            Write::Add,
+        );
+        Cow::Owned(merged)
+    }
+
+    /// Adds to every matrix what its adapter says; the adapters are gone then, and their parameters are not trained.
+    pub fn merge(&mut self) {
+        let ids: Vec<ParamId> = self.adapters.keys().copied().collect();
+        for id in ids {
+            let merged = self.merged(id).into_owned();
+            self.list[id.0].data = merged;
+        }
+        for (_, adapter) in std::mem::take(&mut self.adapters) {
+            self.set_trainable(adapter.down, false);
+            self.set_trainable(adapter.up, false);
+        }
     }
 
     /// Every parameter with its id.

@@ -4,6 +4,7 @@
 //! comes a mark; each head is recorded, its loss taken, and run back to the mark, which frees the head and leaves its
 //! contribution in the gradient of the trunk's output; at last the trunk runs back to the start.
 
+mod adapters;
 mod backward;
 mod encoding;
 mod likelihood;
@@ -13,11 +14,13 @@ mod norms;
 mod recompute;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
+use adapters::Inner;
+use kernels::attention::{Mask, SideRow};
 use kernels::full_attention::FullAttention;
 use kernels::matmul::{Precision, Write};
-
 use recompute::TapePart;
 
 use crate::{
@@ -25,8 +28,8 @@ use crate::{
     Params, Part,
 };
 
-/// Where the rows of a batch stand and what they see. Rows are `[batch, length]`, batch outermost.
-#[derive(Clone, Debug)]
+/// Where the rows of a batch stand and what they see. Rows are `[batch, length]`, batch outermost, and then the registers.
+#[derive(Clone, Debug, Default)]
 pub struct Layout {
     /// Number of rows of the batch (each may hold several packed documents).
     pub batch: usize,
@@ -36,16 +39,84 @@ pub struct Layout {
     pub positions: Vec<u32>,
     /// `[batch, length]`: index within the row of the batch of the first key that the position may see.
     pub first_visible: Vec<u32>,
+    /// Rows that stand beside the tokens and that nobody sees, in the order of the rows of the batch.
+    pub registers: Vec<Register>,
+    /// `[batch]`: numbers that decide what dropout drops in each row of the batch; empty: nothing is dropped.
+    pub draws: Vec<u64>,
+}
+
+/// A row beside the tokens of the batch: it has a vector in place of a token, sees what the token before it sees, and itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register {
+    /// The row of the batch.
+    pub row: u32,
+    /// Index within that row of the token that it stands behind.
+    pub anchor: u32,
+    /// Position within the document, for rope and for learned positions.
+    pub position: u32,
 }
 
 impl Layout {
     /// One sequence of `length` tokens.
     pub fn single(length: usize) -> Self {
-        Self { batch: 1, length, positions: (0..length as u32).collect(), first_visible: vec![0; length] }
+        let (positions, first_visible) = ((0..length as u32).collect(), vec![0; length]);
+        Self { batch: 1, length, positions, first_visible, ..Self::default() }
     }
 
-    fn rows(&self) -> usize {
+    /// Rows that hold a token.
+    fn token_rows(&self) -> usize {
         self.batch * self.length
+    }
+
+    /// All rows, registers too.
+    fn rows(&self) -> usize {
+        self.token_rows() + self.registers.len()
+    }
+
+    /// The rows of a value in parts: those of tokens, and those of registers if there are any.
+    fn parts(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {
+        let tokens = if self.registers.is_empty() { rows } else { self.token_rows() };
+        [0..tokens, tokens..rows]
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, part)| (index == 0 || !part.is_empty()).then_some(part))
+    }
+
+    /// A number for a row of a value: that of the row's draw and its place.
+    fn draw_of(&self, row: usize) -> u64 {
+        let (draw, place) = match row.checked_sub(self.token_rows()) {
+            None => (self.draws[row / self.length], row % self.length),
+            Some(register) => {
+                let Register { row, anchor, position } = self.registers[register];
+                // Beyond all tokens, and apart from the other registers behind the same one.
+                let place = (position as usize + 1) << 32 | anchor as usize;
+                (self.draws[row as usize], place)
+            }
+        };
+        adapters::mix(draw.wrapping_add(adapters::mix(place as u64)))
+    }
+
+    /// Positions of all rows.
+    fn all_positions(&self) -> Cow<'_, [u32]> {
+        if self.registers.is_empty() {
+            return Cow::Borrowed(&self.positions);
+        }
+        let of_registers = self.registers.iter().map(|register| register.position);
+        Cow::Owned(self.positions.iter().copied().chain(of_registers).collect())
+    }
+
+    /// What each register sees. A window counts positions: a register looks back from where it stands, and its own key is one
+    /// of those that it counts.
+    fn side_rows(&self, window: Option<usize>) -> Vec<SideRow> {
+        let of = |register: &Register| {
+            let &Register { row, anchor, position } = register;
+            let at = row as usize * self.length + anchor as usize;
+            let ahead = position.saturating_sub(self.positions[at]);
+            let bound =
+                window.map_or(0, |window| (anchor as usize + ahead as usize + 1).saturating_sub(window));
+            SideRow { row, first: self.first_visible[at].max(bound as u32), end: anchor + 1 }
+        };
+        self.registers.iter().map(of).collect()
     }
 
     /// What each position sees first when a window lets it see no more than so many keys.
@@ -69,11 +140,11 @@ pub struct Mark(usize);
 
 enum Op {
     Input,
-    Embed { embedding: Embedding, tokens: Vec<u32> },
+    Embed { embedding: Embedding, tokens: Vec<u32>, register: Option<ParamId> },
     Norm { x: usize, norm: Norm, inverse_rms: Vec<f32> },
     NormAdd { x: usize, norm: Norm, inverse_rms: Vec<f32>, residual: usize },
-    Linear { x: usize, maps: Vec<Linear> },
-    LinearAdd { x: usize, map: Linear, residual: usize },
+    Linear { x: usize, maps: Vec<Linear>, inner: Inner },
+    LinearAdd { x: usize, map: Linear, inner: Inner, residual: usize },
     HeadNorm { qkv: usize, norms: HeadNorms, columns: HeadColumns, inverse_rms: Vec<f32> },
     Attention { qkv: usize, spec: AttentionSpec, log_sum_exp: Vec<f32> },
     FullAttention { queries: usize, memory: usize, shape: FullAttention },
@@ -191,6 +262,9 @@ impl<'a> Tape<'a> {
             | Op::NormAdd { inverse_rms, .. }
             | Op::HeadNorm { inverse_rms, .. } => self.arena.give(inverse_rms),
             Op::Attention { log_sum_exp, .. } => self.arena.give(log_sum_exp),
+            Op::Linear { inner, .. } | Op::LinearAdd { inner, .. } => {
+                inner.into_iter().flatten().for_each(|inner| self.arena.give(inner));
+            }
             _ => {}
         }
         self.arena.give(node.value);
@@ -210,7 +284,7 @@ impl<'a> Tape<'a> {
     }
 
     fn map_trained(&self, map: &Linear) -> bool {
-        self.trained(map.weight) || map.bias.is_some_and(|b| self.trained(b))
+        self.trained(map.weight) || map.bias.is_some_and(|b| self.trained(b)) || self.adapter_trained(map)
     }
 
     /// Called when `x` was used for the last time: frees it unless the backward of its user needs it.
@@ -220,6 +294,43 @@ impl<'a> Tape<'a> {
             let value = std::mem::take(&mut self.nodes[x].value);
             self.arena.give(value);
         }
+    }
+
+    /// Tokens to rows as [`Ops::embed`] does, and behind them a row for each register of the layout: `vector` `[width]`, with
+    /// the learned position of the place where the register stands, if the model has such.
+    pub fn embed_with_registers(&mut self, embedding: &Embedding, tokens: &[u32], vector: ParamId) -> Var {
+        self.embed_rows(embedding, tokens, Some(vector))
+    }
+
+    fn embed_rows(&mut self, embedding: &Embedding, tokens: &[u32], register: Option<ParamId>) -> Var {
+        let registers = if register.is_some() { self.layout.registers.len() } else { 0 };
+        assert_eq!(tokens.len(), self.layout.token_rows(), "tokens and layout disagree");
+        assert_eq!(registers, self.layout.registers.len(), "registers without a vector");
+        let (_, width) = self.params.matrix_shape(embedding.table);
+        let mut value = self.arena.take((tokens.len() + registers) * width);
+        let (of_tokens, of_registers) = value.split_at_mut(tokens.len() * width);
+        kernels::embedding::gather(self.params.data(embedding.table), width, tokens, of_tokens);
+        if embedding.scale != 1.0 {
+            kernels::vector::scale(of_tokens, embedding.scale);
+        }
+        if let Some(vector) = register {
+            of_registers
+                .chunks_exact_mut(width)
+                .for_each(|row| row.copy_from_slice(self.params.data(vector)));
+        }
+        if let Some(positions) = embedding.positions {
+            let mut added = self.arena.take(value.len());
+            let places = self.layout.all_positions();
+            kernels::embedding::gather(self.params.data(positions), width, &places, &mut added);
+            kernels::vector::add_assign(&mut value, &added);
+            self.arena.give(added);
+        }
+        let trained = [Some(embedding.table), embedding.positions, register]
+            .into_iter()
+            .flatten()
+            .any(|parameter| self.trained(parameter));
+        let op = Op::Embed { embedding: *embedding, tokens: tokens.to_vec(), register };
+        self.push(op, width, value, trained)
     }
 }
 
@@ -236,26 +347,7 @@ impl Ops for Tape<'_> {
     }
 
     fn embed(&mut self, embedding: &Embedding, tokens: &[u32]) -> Var {
-        assert_eq!(tokens.len(), self.layout.rows(), "tokens and layout disagree");
-        let (_, width) = self.params.matrix_shape(embedding.table);
-        let mut value = self.arena.take(tokens.len() * width);
-        kernels::embedding::gather(self.params.data(embedding.table), width, tokens, &mut value);
-        if embedding.scale != 1.0 {
-            kernels::vector::scale(&mut value, embedding.scale);
-        }
-        if let Some(positions) = embedding.positions {
-            let mut added = self.arena.take(value.len());
-            kernels::embedding::gather(
-                self.params.data(positions),
-                width,
-                &self.layout.positions,
-                &mut added,
-            );
-            kernels::vector::add_assign(&mut value, &added);
-            self.arena.give(added);
-        }
-        let trained = self.trained(embedding.table) || embedding.positions.is_some_and(|p| self.trained(p));
-        self.push(Op::Embed { embedding: *embedding, tokens: tokens.to_vec() }, width, value, trained)
+        self.embed_rows(embedding, tokens, None)
     }
 
     fn norm(&mut self, x: &Var, norm: &Norm) -> Var {
@@ -283,10 +375,11 @@ impl Ops for Tape<'_> {
         let rows = self.nodes[x.0].rows;
         let mut value = self.arena.take(rows * width);
         self.apply(x.0, maps, &mut value, width, Write::Overwrite);
+        let inner = self.adapt(x.0, maps, &mut value);
         let trained = maps.iter().any(|map| self.map_trained(map));
         let requires = self.nodes[x.0].requires_gradient || trained;
         self.consume(x.0, trained);
-        self.push(Op::Linear { x: x.0, maps: maps.to_vec() }, width, value, requires)
+        self.push(Op::Linear { x: x.0, maps: maps.to_vec(), inner }, width, value, requires)
     }
 
     fn linear_add(&mut self, x: Var, map: Linear, residual: Var) -> Var {
@@ -294,13 +387,14 @@ impl Ops for Tape<'_> {
         let mut value = self.arena.take(rows * width);
         value.copy_from_slice(&self.nodes[residual.0].value);
         self.apply(x.0, &[map], &mut value, width, Write::Add);
+        let inner = self.adapt(x.0, &[map], &mut value);
         let trained = self.map_trained(&map);
         let requires =
             self.nodes[x.0].requires_gradient || self.nodes[residual.0].requires_gradient || trained;
         self.consume(x.0, trained);
         // The norm that read the residual stream before needs it again, if anything upstream is trained.
         self.consume(residual.0, requires);
-        self.push(Op::LinearAdd { x: x.0, map, residual: residual.0 }, width, value, requires)
+        self.push(Op::LinearAdd { x: x.0, map, inner, residual: residual.0 }, width, value, requires)
     }
 
     fn attention(&mut self, qkv: Var, spec: &AttentionSpec) -> Var {
@@ -311,7 +405,8 @@ impl Ops for Tape<'_> {
         let shape = self.attention_shape(spec);
         let rows = self.layout.rows();
         let mut value = self.arena.take(rows * spec.heads * spec.head_dim);
-        let mut log_sum_exp = self.arena.take(self.layout.batch * spec.heads * self.layout.length);
+        let mut log_sum_exp = self.arena.take(rows * spec.heads);
+        let positions = self.layout.all_positions();
         let input = &mut self.nodes[qkv.0];
         // In place: the product that made `qkv` does not need it for its own backward.
         if let Some(rope) = &spec.rope {
@@ -321,18 +416,15 @@ impl Ops for Tape<'_> {
                 spec.rotated().start,
                 spec.heads + spec.kv_heads,
                 spec.head_dim,
-                &self.layout.positions,
+                &positions,
                 rope,
                 false,
             );
         }
-        kernels::attention::forward(
-            &shape,
-            &input.value,
-            &self.layout.first_visible(spec.window),
-            &mut value,
-            &mut log_sum_exp,
-        );
+        let (first_visible, side) =
+            (self.layout.first_visible(spec.window), self.layout.side_rows(spec.window));
+        let mask = Mask { first_visible: &first_visible, side: &side };
+        kernels::attention::forward(&shape, &input.value, mask, &mut value, &mut log_sum_exp);
         let requires = input.requires_gradient;
         self.consume(qkv.0, requires);
         let op = Op::Attention { qkv: qkv.0, spec: spec.clone(), log_sum_exp };

@@ -47,7 +47,13 @@ fn model() -> Model {
         Norm { weight: gain.weight, kind: NormKind::Layer { bias: gain.bias.unwrap() }, epsilon: 1e-5 };
     let input = random::normal(&mut random::seeded(4, 1), 6 * PIXELS, 1.0);
     let other = random::normal(&mut random::seeded(5, 1), 4 * WIDTH, 1.0);
-    let layout = Layout { batch: 2, length: 3, positions: vec![0, 1, 2, 0, 1, 2], first_visible: vec![0; 6] };
+    let layout = Layout {
+        batch: 2,
+        length: 3,
+        positions: vec![0, 1, 2, 0, 1, 2],
+        first_visible: vec![0; 6],
+        ..Layout::default()
+    };
     Model { params, embed, query, memory, output, up, down, norm, classes, input, other, layout }
 }
 

@@ -102,6 +102,7 @@ fn model_of(kind: Kind) -> Model {
         length: 6,
         positions: vec![0, 1, 2, 0, 1, 2],
         first_visible: vec![0, 0, 0, 3, 3, 3],
+        ..Layout::default()
     };
     let targets =
         [vec![1, 4, NO_TARGET, 5, 0, NO_TARGET], vec![4, NO_TARGET, NO_TARGET, 0, NO_TARGET, NO_TARGET]];

@@ -4,21 +4,22 @@
 //! |---|---|
 //! | `config.json`, `generation_config.json`, `model.safetensors` | the model, as transformers reads it |
 //! | `tokenizer.json`, `tokenizer_config.json` | the vocabulary |
-//! | `mtp.json` | which heads there are, and on what weights; only if there are any |
+//! | `mtp.json` | which heads (parallel or joint) or registers there are, and on what weights; only if there are any |
 //! | `mtp.safetensors` | their parameters; only if they have any |
+//! | `adapter/` | low-rank adapters as PEFT writes them; the model beside them is then their base |
 //! | `trainer/` | what a run needs to go on; only in a run's newest checkpoints |
 
 pub(crate) mod mtp;
 
-pub(crate) use mtp::Added;
+pub(crate) use mtp::{Added, digest};
 
 use std::path::Path;
 
 use data::Vocabulary;
 use kernels::packed::WeightType;
 use model::engine::{EngineWeights, PACKED_FILE, read_packed, write_packed};
-use model::{Decoder, DecoderConfig};
-use objective::{HeadsSpec, JointHeads, Method, Objective, ParallelHeads};
+use model::{Decoder, DecoderConfig, LoraSpec};
+use objective::{HeadsSpec, JointHeads, Method, Objective, ParallelHeads, Registers};
 use tensor::{ParamId, Params};
 
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub struct Checkpoint {
     pub params: Params,
     /// What it was trained for; one head, which is the model itself, where a checkpoint says nothing.
     pub objective: Method,
+    /// Settings of the adapters in `params`, if there are any.
+    pub lora: Option<LoraSpec>,
 }
 
 impl Checkpoint {
@@ -45,10 +48,19 @@ impl Checkpoint {
         let config = model::checkpoint::read_config(folder)?;
         let vocabulary = Vocabulary::load(folder)?;
         check_vocabulary(&vocabulary, &config)?;
+        check_template(folder, &vocabulary)?;
         let mut params = read_trunk(folder, &config)?;
         let decoder = Decoder::find(&config, &params)?;
-        let objective = read_method(folder, &decoder, &mut params)?;
-        Ok(Self { vocabulary, decoder, params, objective })
+        let objective = read_objective(folder, &decoder, &mut params)?;
+        let adapter = folder.join(ADAPTER);
+        let lora = match LoraSpec::is_in(&adapter) {
+            true => {
+                let base = digest(&params, &config);
+                Some(LoraSpec::read(&adapter, &config, &mut params, &base)?)
+            }
+            false => None,
+        };
+        Ok(Self { vocabulary, decoder, params, objective, lora })
     }
 
     /// Reads a folder of weights that [`Self::save_packed`] wrote; `None` if `folder` is an ordinary checkpoint. The
@@ -67,8 +79,8 @@ impl Checkpoint {
         }
         let decoder = Decoder::find(&config, &params)?;
         let weights = read_packed(weight_type, &decoder, &params, &folder.join(PACKED_FILE))?;
-        let objective = read_method(folder, &decoder, &mut params)?;
-        Ok(Some((Self { vocabulary, decoder, params, objective }, weights)))
+        let objective = read_objective(folder, &decoder, &mut params)?;
+        Ok(Some((Self { vocabulary, decoder, params, objective, lora: None }, weights)))
     }
 
     /// Packs the model's weights for decoding and writes them as `folder`, whole or not at all, with the heads as they are.
@@ -93,6 +105,44 @@ impl Checkpoint {
         self.save_with(folder, None, &mut |_| Ok(()))
     }
 
+    /// Puts the adapter in `folder`, written by a run or by PEFT, on the model.
+    ///
+    /// # Errors
+    /// When there is one already, or it cannot be read or belongs to another model.
+    pub fn adapt(&mut self, folder: &Path) -> Result<()> {
+        if self.lora.is_some() {
+            let problem = "the checkpoint has an adapter of its own: merge that first".to_owned();
+            return Err(model::Error::Lora { problem }.into());
+        }
+        let base = digest(&self.params, &self.decoder.config);
+        self.lora = Some(LoraSpec::read(folder, &self.decoder.config, &mut self.params, &base)?);
+        Ok(())
+    }
+
+    /// Adds the adapters to the matrices that they stand beside; what remains is a model without adapters. Gives the names of the
+    /// matrices that changed.
+    ///
+    /// # Errors
+    /// When another matrix than these would change, or a value is not finite.
+    pub fn merge(&mut self) -> Result<Vec<String>> {
+        let before = self.params.clone();
+        let adapted: Vec<ParamId> = before.adapters().map(|(id, _)| id).collect();
+        self.params.merge();
+        self.lora = None;
+        for (id, param) in before.iter() {
+            let merged = self.params.data(id);
+            let problem = if merged.iter().any(|value| !value.is_finite()) {
+                "is not finite once it is merged"
+            } else if !adapted.contains(&id) && merged != param.data {
+                "changed although it has no adapter"
+            } else {
+                continue;
+            };
+            return Err(model::Error::Lora { problem: format!("{} {problem}", param.name) }.into());
+        }
+        Ok(adapted.into_iter().map(|id| before.get(id).name.clone()).collect())
+    }
+
     /// As [`Self::save`], without the heads: a standard checkpoint.
     ///
     /// # Errors
@@ -112,6 +162,10 @@ impl Checkpoint {
         replace_folder(folder, kept, &mut |folder| {
             self.write_model(folder)?;
             self.write_heads(folder)?;
+            if let Some(lora) = &self.lora {
+                let base = digest(&self.params, &self.decoder.config);
+                lora.write(&folder.join(ADAPTER), &self.params, &base)?;
+            }
             more(folder)
         })
     }
@@ -120,8 +174,11 @@ impl Checkpoint {
         model::checkpoint::write_config(folder, &self.decoder.config)?;
         self.vocabulary.save(folder)?;
         let digest = tokenizer_digest(folder)?;
-        let metadata: Vec<_> =
-            digest.as_deref().map(|digest| (TOKENIZER_DIGEST, digest)).into_iter().collect();
+        let template = self.vocabulary.chat_template().map(data::ChatTemplate::digest);
+        let metadata: Vec<_> = [(TOKENIZER_DIGEST, &digest), (TEMPLATE_DIGEST, &template)]
+            .into_iter()
+            .filter_map(|(name, digest)| Some((name, digest.as_deref()?)))
+            .collect();
         Ok(model::checkpoint::write_params(folder, &self.decoder.config, &self.params, &metadata)?)
     }
 
@@ -129,15 +186,19 @@ impl Checkpoint {
         let added = match &self.objective {
             Method::Heads(heads) if heads.depths() == 1 => return Ok(()),
             Method::Heads(heads) => Added::Heads(heads.spec().clone()),
+            Method::Registers(registers) => Added::Registers(registers.spec().clone()),
             Method::Joint(joint) => Added::Joint(joint.spec().clone()),
         };
-        mtp::write(folder, added, mtp::digest(&self.params, &self.decoder.config))?;
+        mtp::write(folder, added, digest(&self.params, &self.decoder.config))?;
         if self.objective.parameters().is_empty() {
             return Ok(());
         }
         write_named(&folder.join(HEAD_WEIGHTS), &self.params, self.objective.parameters())
     }
 }
+
+/// The folder of an adapter within a checkpoint.
+pub(crate) const ADAPTER: &str = "adapter";
 
 const WEIGHTS: &str = "model.safetensors";
 const HEAD_WEIGHTS: &str = "mtp.safetensors";
@@ -146,6 +207,25 @@ const TOKENIZER: &str = "tokenizer.json";
 
 /// Where the weights say with which tokenizer they were trained.
 const TOKENIZER_DIGEST: &str = "sakiyomi.tokenizer";
+
+/// Where the weights say with which chat template they were trained.
+const TEMPLATE_DIGEST: &str = "sakiyomi.chat_template";
+
+/// Refuses weights that say that they were trained with another chat template than the one beside them.
+fn check_template(folder: &Path, vocabulary: &Vocabulary) -> Result<()> {
+    let weights = folder.join(WEIGHTS);
+    if !weights.is_file() {
+        return Ok(());
+    }
+    let metadata = model::checkpoint::read_metadata(&weights)?;
+    let beside = vocabulary.chat_template().map(data::ChatTemplate::digest);
+    match metadata.get(TEMPLATE_DIGEST) {
+        Some(trained_with) if beside.as_ref() != Some(trained_with) => {
+            Err(Error::OtherTemplate { folder: folder.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Length and checksum of `tokenizer.json` in `folder`, or of the file `folder`; `None` if there is none. Guards against
 /// accidents, not against forgers.
@@ -187,11 +267,12 @@ pub(crate) fn read_trunk(folder: &Path, config: &DecoderConfig) -> Result<Params
     Ok(model::checkpoint::read_params(folder, config)?)
 }
 
-/// What the checkpoint in `folder` was trained for; its parameters are added to `params`.
-fn read_method(folder: &Path, decoder: &Decoder, params: &mut Params) -> Result<Method> {
+/// Adds what stands beside the model in `folder` to `params`; the next token alone, if there is nothing.
+fn read_objective(folder: &Path, decoder: &Decoder, params: &mut Params) -> Result<Method> {
     let added = read_added(folder, decoder, params, None)?;
     Ok(match added.unwrap_or_else(|| Added::Heads(HeadsSpec::next_token())) {
         Added::Heads(spec) => ParallelHeads::find(spec, decoder, params)?.into(),
+        Added::Registers(spec) => Registers::find(spec, decoder, params)?.into(),
         Added::Joint(spec) => JointHeads::find(spec, decoder, params)?.into(),
     })
 }
@@ -210,25 +291,28 @@ pub(crate) fn read_added(
         (Added::Heads(wanted), Added::Heads(spec)) => {
             (wanted.n, wanted.kind, wanted.unembedding) == (spec.n, spec.kind, spec.unembedding)
         }
+        (Added::Registers(_), Added::Registers(_)) => true,
         (Added::Joint(wanted), Added::Joint(spec)) => {
             (wanted.n, wanted.rank, wanted.kind) == (spec.n, spec.rank, spec.kind)
         }
-        (Added::Heads(_), Added::Joint(_)) | (Added::Joint(_), Added::Heads(_)) => false,
+        (Added::Heads(_) | Added::Registers(_) | Added::Joint(_), _) => false,
     };
     if !wanted.is_none_or(of_the_same_weights) {
         return Ok(None);
     }
     match &added {
         Added::Heads(spec) => spec.validate(decoder.config.layers)?,
+        Added::Registers(spec) => spec.validate()?,
         Added::Joint(spec) => spec.validate()?,
     }
     // Weights that are packed cannot be compared with those that the heads were trained on.
     let whole = params.values() > 0;
-    if whole && mtp.trunk.is_some_and(|trunk| trunk != mtp::digest(params, &decoder.config)) {
+    if whole && mtp.trunk.is_some_and(|trunk| trunk != digest(params, &decoder.config)) {
         return Err(Error::OtherTrunk { file: folder.join(mtp::FILE) });
     }
     let expected = match &added {
         Added::Heads(spec) => ParallelHeads::tensors(spec, &decoder.config),
+        Added::Registers(_) => Registers::tensors(decoder.config.width),
         Added::Joint(spec) => JointHeads::tensors(spec, &decoder.config),
     };
     let file = folder.join(HEAD_WEIGHTS);

@@ -9,12 +9,14 @@ mod sections;
 mod template;
 mod validate;
 
-use objective::JointSpec;
+use model::LoraSpec;
+use objective::{JointSpec, RegistersSpec};
 use serde::{Deserialize, Serialize};
 
 pub use sections::{
-    Architecture, CheckpointSection, DataSection, DecaySetting, Dtype, EvaluationSection, ModelSection,
-    ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode, TrainSection, WatchSection,
+    Architecture, CheckpointSection, DataSection, DecaySetting, Dtype, EvaluationSection, ExamplesKind,
+    LoraSection, ModelSection, ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode,
+    TrainSection, WatchSection,
 };
 pub use template::template;
 
@@ -32,6 +34,8 @@ pub struct RunConfig {
     pub objective: ObjectiveSection,
     /// Steps, batches, optimiser, schedule.
     pub train: TrainSection,
+    /// Adapters.
+    pub lora: LoraSection,
     /// Evaluation during training.
     pub evaluation: EvaluationSection,
     /// Checkpoints during training.
@@ -51,6 +55,7 @@ impl RunConfig {
         match self.objective.kind {
             ObjectiveKind::NextToken => 1,
             ObjectiveKind::Heads => self.objective.n,
+            ObjectiveKind::Registers => 1 + self.objective.registers(self.run.seed).offsets(),
             ObjectiveKind::Joint => 1 + self.objective.n,
         }
     }
@@ -59,6 +64,7 @@ impl RunConfig {
     pub fn lookahead(&self) -> usize {
         match self.objective.kind {
             ObjectiveKind::NextToken | ObjectiveKind::Heads => self.depths(),
+            ObjectiveKind::Registers => self.objective.d_max,
             ObjectiveKind::Joint => self.objective.n,
         }
     }
@@ -88,7 +94,34 @@ impl RunConfig {
     }
 }
 
+impl LoraSection {
+    /// The settings of adapters.
+    pub fn spec(&self) -> LoraSpec {
+        LoraSpec {
+            rank: self.rank,
+            alpha: self.alpha as f32,
+            dropout: self.dropout as f32,
+            rank_stabilised: self.rank_stabilised,
+            targets: self.targets.clone(),
+        }
+    }
+}
+
 impl ObjectiveSection {
+    /// The settings of registers; `seed` is the run's.
+    pub fn registers(&self, seed: u64) -> RegistersSpec {
+        RegistersSpec {
+            d_min: self.d_min,
+            d_max: self.d_max,
+            weight: self.register_weight as f32,
+            offsets: self.offsets,
+            density: self.density,
+            count: self.registers,
+            consecutive: self.consecutive,
+            seed,
+        }
+    }
+
     /// The settings of joint heads.
     pub fn joint(&self) -> JointSpec {
         JointSpec {

@@ -182,7 +182,7 @@ pub enum Error {
     /// A depth that cannot be judged.
     #[error(
         "the text to evaluate on has nothing to predict at depth {depth}: take longer documents or more batches, \
-         or train with a smaller objective.n"
+         or train with a smaller objective.n (objective.d_max of registers)"
     )]
     NothingHeldOut {
         /// The first such depth; 1 is the next token.
@@ -209,6 +209,17 @@ pub enum Error {
     OtherTokenizer {
         /// The `tokenizer.json`.
         file: PathBuf,
+    },
+
+    /// A checkpoint with another chat template than the one that it was trained with.
+    #[error(
+        "the chat template in {} is another one than that which model.safetensors beside it was trained with: put that one \
+         back, or name it with data.chat_template when you train on",
+        .folder.display()
+    )]
+    OtherTemplate {
+        /// The checkpoint.
+        folder: PathBuf,
     },
 
     /// A file of a checkpoint is not there.

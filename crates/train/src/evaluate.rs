@@ -6,10 +6,10 @@ use data::{Batch, Corpus, EvaluationBatches, NO_TARGET, PADDING, Vocabulary};
 use model::Decoder;
 use objective::Objective;
 use serde::{Deserialize, Serialize};
-use tensor::{Arena, LossSum, Params, Tape};
+use tensor::{Arena, Layout, LossSum, Params, Tape};
 
 use crate::error::{Error, Result};
-use crate::step::{accuracy, layout, mean_loss};
+use crate::step::{accuracy, mean_loss};
 
 /// What an evaluation found; lists begin with depth 1, the next token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,12 +23,32 @@ pub struct Evaluation {
     /// Loss of the next token per byte of text, in bits: the losses of all targets at depth 1, end tokens included,
     /// divided by the bytes of text that these targets stand for (an end token stands for none).
     pub bits_per_byte: f64,
+    /// Of prompts with answers: how many were answered right in every token, end included, and of how many. With the right tokens
+    /// before each it is the same as answering freely and greedily: the first wrong token makes both wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<RightAnswers>,
     /// Of joint heads: the loss of n tokens together, which is the sum of the losses after the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joint_loss: Option<f64>,
     /// Of a mixture: the mean weight of each component.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub usage: Vec<f64>,
+}
+
+/// Whole answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RightAnswers {
+    /// Answered right in every token.
+    pub right: usize,
+    /// All.
+    pub all: usize,
+}
+
+impl RightAnswers {
+    /// Share of the right ones.
+    pub fn share(&self) -> f64 {
+        self.right as f64 / self.all.max(1) as f64
+    }
 }
 
 /// Batches of held-out text, read when they are wanted, and how many bytes of it they predict.
@@ -39,11 +59,13 @@ pub struct HeldOut {
     bytes: usize,
     tokens: usize,
     fingerprint: String,
+    /// Whether the documents are prompts with answers.
+    answered: bool,
 }
 
 impl HeldOut {
     /// The documents `documents` of `corpus` in at most `max_batches` batches (0: all) of `batch` rows with `length` inputs,
-    /// with targets up to `depths`.
+    /// with targets up to `lookahead` tokens ahead.
     ///
     /// # Errors
     /// When a depth has no target in these batches (a loss of nothing would look perfect), or tokens cannot be read.
@@ -53,11 +75,11 @@ impl HeldOut {
         vocabulary: &Vocabulary,
         batch: usize,
         length: usize,
-        depths: usize,
+        lookahead: usize,
         max_batches: usize,
     ) -> Result<Self> {
-        let batches = data::evaluation_batches(corpus, documents, batch, length, depths, max_batches)?;
-        let (mut bytes, mut empty) = (0, vec![true; depths]);
+        let batches = data::evaluation_batches(corpus, documents, batch, length, lookahead, max_batches)?;
+        let (mut bytes, mut empty) = (0, vec![true; lookahead]);
         for batch in batches.iter() {
             let batch = batch?;
             bytes += bytes_of_targets(&batch, vocabulary);
@@ -71,6 +93,7 @@ impl HeldOut {
             batches,
             tokens: documents.iter().map(|&index| corpus.length(index)).sum(),
             fingerprint: corpus.fingerprint(documents),
+            answered: corpus.is_answered(),
         })
     }
 
@@ -147,11 +170,15 @@ impl HeldOut {
     ) -> Result<Evaluation> {
         let depths = objective.depths();
         let mut sums = vec![LossSum::default(); depths + objective.components()];
+        let mut answers = self.answered.then(RightAnswers::default);
         for batch in self.batches.iter() {
             let batch = batch?;
+            if let Some(answers) = &mut answers {
+                count_right(params, decoder, &batch, arena, answers);
+            }
             // The window is what gradients are divided by; without gradients it only says which depths are wanted.
             let window = objective.window(std::slice::from_ref(&batch), depths);
-            let layout = layout(&batch);
+            let layout = objective.layout(&batch, depths);
             let mut tape = Tape::evaluation(params, arena, &layout);
             let parts = objective.loss(&mut tape, decoder, &batch, &window);
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
@@ -160,6 +187,7 @@ impl HeldOut {
         let mut evaluation = self.evaluation(&sums);
         evaluation.joint_loss = (objective.kind() == "joint").then(|| evaluation.loss[1..].iter().sum());
         evaluation.usage = usage;
+        evaluation.answers = answers;
         Ok(evaluation)
     }
 
@@ -174,6 +202,47 @@ impl HeldOut {
             bits_per_byte,
             joint_loss: None,
             usage: Vec::new(),
+            answers: None,
+        }
+    }
+}
+
+/// Runs the model alone over `batch`, and counts the answers all of whose tokens were the most probable ones.
+fn count_right(
+    params: &Params,
+    decoder: &Decoder,
+    batch: &Batch,
+    arena: &mut Arena,
+    answers: &mut RightAnswers,
+) {
+    let layout = Layout {
+        batch: batch.batch,
+        length: batch.length,
+        positions: batch.positions.clone(),
+        first_visible: batch.first_visible.clone(),
+        ..Layout::default()
+    };
+    let mut tape = Tape::evaluation(params, arena, &layout);
+    let embedded = decoder.embed(&mut tape, &batch.inputs());
+    let states = decoder.run_blocks(&mut tape, embedded, 0..decoder.blocks.len(), &mut |_, _, _| {});
+    let normed = decoder.final_norm(&mut tape, &states);
+    let mut targets = Vec::new();
+    batch.targets(1, &mut targets);
+    let mut losses = vec![LossSum::default(); targets.len()];
+    let cap = decoder.config.variant.logit_cap;
+    tape.cross_entropy_of_rows(&normed, 0, decoder.unembedding, &targets, 0.0, cap, Some(&mut losses));
+    for (row, losses) in losses.chunks(batch.length).enumerate() {
+        let segments = &batch.segments[row * batch.stride()..][..batch.length];
+        let mut at = 0;
+        for segment in segments.chunk_by(|a, b| a == b) {
+            let of_segment = &losses[at..at + segment.len()];
+            at += segment.len();
+            let wanted: usize = of_segment.iter().map(|loss| loss.targets).sum();
+            if wanted > 0 {
+                answers.all += 1;
+                let right: usize = of_segment.iter().map(|loss| loss.correct).sum();
+                answers.right += usize::from(right == wanted);
+            }
         }
     }
 }

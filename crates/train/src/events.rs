@@ -27,7 +27,8 @@ pub struct Record {
     pub event: Event,
 }
 
-/// What happened. Lists per depth begin with depth 1, the next token; losses are in nats per target.
+/// What happened. Lists per depth begin with depth 1, the next token; with registers, one entry for each offset follows, the
+/// smallest first. Losses are in nats per target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -174,6 +175,9 @@ pub struct EvaluationEvent {
     /// Whether the mixture uses hardly more than half of its components: its rank is larger than what it has learnt to use.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub collapsed: bool,
+    /// Share of whole answers that were right, where the text is prompts with answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers_right: Option<f64>,
 }
 
 /// A text was generated.

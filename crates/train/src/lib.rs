@@ -16,6 +16,7 @@ mod kept;
 pub mod memory;
 pub mod plan;
 pub mod prepare;
+pub mod processor;
 pub mod run;
 pub mod run_folder;
 pub mod schedule;

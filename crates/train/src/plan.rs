@@ -1,7 +1,7 @@
 //! What a run will take, before anything is read or computed.
 
 use model::DecoderConfig;
-use objective::{HeadKind, HeadsSpec, JointHeads, ParallelHeads};
+use objective::{HeadKind, HeadsSpec, JointHeads, ParallelHeads, Registers};
 
 use crate::config::{Dtype, ObjectiveKind, RunConfig, TrainMode};
 use crate::error::{Error, Result};
@@ -47,13 +47,21 @@ pub fn plan(config: &RunConfig) -> Result<Plan> {
     let tables = decoder.tensors().into_iter().filter(|tensor| per_token(&tensor.shape));
     let embedding_parameters = tables.map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let added = ParallelHeads::tensors(&heads, &decoder);
-    let joint = match config.objective.kind {
+    let more = match config.objective.kind {
+        ObjectiveKind::Registers => Registers::tensors(decoder.width),
         ObjectiveKind::Joint => JointHeads::tensors(&config.objective.joint(), &decoder),
         ObjectiveKind::NextToken | ObjectiveKind::Heads => Vec::new(),
     };
-    let head_parameters = added.iter().chain(&joint).map(|(_, shape)| shape.iter().product::<usize>()).sum();
-    let trained_parameters =
-        head_parameters + if config.train.mode == TrainMode::Heads { 0 } else { trunk_parameters };
+    let added = added.iter().chain(&more);
+    let head_parameters = added.map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let adapter_parameters = match config.train.mode {
+        TrainMode::Lora => config.lora.spec().parameters(&decoder)?,
+        TrainMode::Pretrain | TrainMode::Full | TrainMode::Heads => 0,
+    };
+    let trained_parameters = match config.train.mode {
+        TrainMode::Heads | TrainMode::Lora => head_parameters + adapter_parameters,
+        TrainMode::Pretrain | TrainMode::Full => head_parameters + trunk_parameters,
+    };
     let buffers = buffer_values(config, &decoder, &heads);
     let values = trunk_parameters + head_parameters + 3 * trained_parameters + buffers;
     Ok(Plan {
@@ -88,7 +96,14 @@ impl Plan {
 
 /// Values that the buffers of a step hold at their most, in the middle of running back.
 fn buffer_values(config: &RunConfig, decoder: &DecoderConfig, heads: &HeadsSpec) -> usize {
-    let rows = config.train.batch * config.train.length;
+    let tokens = config.train.batch * config.train.length;
+    let rows = match config.objective.kind {
+        ObjectiveKind::Registers => {
+            let per_token = config.objective.registers(config.run.seed).registers_per_token();
+            tokens + (tokens as f64 * per_token) as usize
+        }
+        ObjectiveKind::NextToken | ObjectiveKind::Heads | ObjectiveKind::Joint => tokens,
+    };
     let queries = decoder.heads * decoder.head_dim;
     let qkv = queries + 2 * decoder.kv_heads * decoder.head_dim;
     // Kept for running back: both norms, both residuals, queries with keys and values, attended, gate with up, inner.
@@ -96,7 +111,7 @@ fn buffer_values(config: &RunConfig, decoder: &DecoderConfig, heads: &HeadsSpec)
     let kept = match config.train.mode {
         // Heads run one after the other, and below them nothing is kept.
         TrainMode::Heads => 2 * block,
-        TrainMode::Pretrain | TrainMode::Full => {
+        TrainMode::Pretrain | TrainMode::Full | TrainMode::Lora => {
             // The heads that stand on each other are all kept; of those beside each other, one at a time.
             let blocks = decoder.layers + if heads.kind == HeadKind::Causal { heads.n - 1 } else { 0 };
             // Of blocks that are computed again, their outputs and all of one.

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use data::{CacheOutcome, Corpus, Loader, Source, SplitRule, Vocabulary, Watch, load_or_build_watched};
+use data::{
+    CacheOutcome, Corpus, Examples, Loader, Source, SplitRule, Vocabulary, Watch, load_or_build_watched,
+};
 
-use crate::config::{DataSection, RunConfig, SplitKind};
+use crate::config::{DataSection, ExamplesKind, RunConfig, SplitKind};
 use crate::error::{Error, Result};
 use crate::evaluate::HeldOut;
 
@@ -50,9 +52,9 @@ pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> 
     if !settings.held_out.is_empty() {
         let held_out = Arc::new(tokens(&settings.held_out, settings, vocabulary, &cache, &mut notes, watch)?);
         let both = [&settings.train[..], &settings.held_out].concat();
-        let alone = source(&settings.train, settings).repeated()?.len()
-            + source(&settings.held_out, settings).repeated()?.len();
-        let shared = source(&both, settings).repeated()?.len().saturating_sub(alone);
+        let repeated = |paths: &[PathBuf]| source(paths, settings, &Examples::Text).repeated();
+        let alone = repeated(&settings.train)?.len() + repeated(&settings.held_out)?.len();
+        let shared = repeated(&both)?.len().saturating_sub(alone);
         if shared > 0 {
             notes.push(format!(
                 "{shared} of the files in data.held_out are in data.train too: the loss on held-out text will look too good"
@@ -101,7 +103,14 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Res
     )?;
     let training =
         Loader::new(text.training, text.training_documents, batch, length, depths, config.run.seed)?;
-    Ok(RunData { training, held_out, notes: text.notes })
+    let mut notes = text.notes;
+    if training.left_out() > 0 {
+        notes.push(format!(
+            "{} of the training examples are longer than a row of {length} tokens and left out",
+            training.left_out()
+        ));
+    }
+    Ok(RunData { training, held_out, notes })
 }
 
 fn tokens(
@@ -112,7 +121,7 @@ fn tokens(
     notes: &mut Vec<String>,
     watch: Watch,
 ) -> Result<Corpus> {
-    let source = source(paths, settings);
+    let source = source(paths, settings, &examples(settings, vocabulary)?);
     if let repeated @ [first, ..] = &source.repeated()?[..] {
         notes.push(format!(
             "{} of the files are named more than once and read once, the first of them {}",
@@ -127,8 +136,34 @@ fn tokens(
     Ok(corpus)
 }
 
-fn source(paths: &[PathBuf], settings: &DataSection) -> Source {
+/// What the documents of a run are.
+///
+/// # Errors
+/// When conversations are wanted and there is no chat template.
+pub fn examples(settings: &DataSection, vocabulary: &Vocabulary) -> Result<Examples> {
+    Ok(match settings.examples {
+        ExamplesKind::Text => Examples::Text,
+        ExamplesKind::Prompts => Examples::Prompts {
+            prompt: settings.prompt_field.clone(),
+            completion: settings.completion_field.clone(),
+            prompt_end: settings.prompt_end.clone(),
+        },
+        ExamplesKind::Messages => {
+            let Some(template) = vocabulary.chat_template() else {
+                let problem = "is needed: the tokenizer has no chat template; name a .jinja file";
+                return Err(Error::Setting {
+                    key: "data.chat_template".to_owned(),
+                    problem: problem.to_owned(),
+                });
+            };
+            Examples::Messages { field: settings.messages_field.clone(), template: template.clone() }
+        }
+    })
+}
+
+fn source(paths: &[PathBuf], settings: &DataSection, examples: &Examples) -> Source {
     Source {
+        examples: examples.clone(),
         paths: paths.to_vec(),
         field: settings.field.clone(),
         separator: Some(settings.separator.clone()).filter(|separator| !separator.is_empty()),

@@ -171,7 +171,10 @@ impl<'a> Run<'a> {
             Some(events) => events,
             None => {
                 fs_err::create_dir_all(folder.path())?;
-                EventWriter::append(&folder.events())?
+                let events = EventWriter::append(&folder.events())?;
+                // While the text was read, another run may have begun here, and ended.
+                folder.check(config, resume)?;
+                events
             }
         };
         folder.store(config)?;
@@ -368,6 +371,7 @@ impl<'a> Run<'a> {
             bits_per_byte: evaluation.bits_per_byte,
             targets: evaluation.targets.iter().map(|&targets| targets as u64).collect(),
             best,
+            answers_right: evaluation.answers.map(|answers| answers.share()),
         };
         self.state.evaluation = Some(evaluation);
         self.events.write(Event::Evaluation(event.clone()))?;
@@ -446,6 +450,15 @@ fn entropy(shares: &[f64]) -> f64 {
 
 /// Why the run ends here although it has steps left.
 fn early_end(config: &RunConfig, state: &TrainerState) -> Option<String> {
+    let right =
+        state.evaluation.as_ref().and_then(|evaluation| evaluation.answers).map(|answers| answers.share());
+    let solved = config.watch.solved;
+    if solved > 0.0 && right.is_some_and(|right| right >= solved) {
+        return Some(format!(
+            "{:.1} % of the held-out answers are right (watch.solved)",
+            100.0 * right.unwrap_or(0.0)
+        ));
+    }
     let (patience, waited) = (config.watch.patience, state.evaluations_without_gain);
     (patience > 0 && waited >= patience)
         .then(|| format!("no better held-out loss in {waited} evaluations (watch.patience)"))
@@ -480,7 +493,8 @@ fn step_event(state: &TrainerState, report: StepReport, rate: f64, tokens: usize
 fn sizes(config: &RunConfig, checkpoint: &Checkpoint, data: &RunData) -> RunStarted {
     let count = |id| checkpoint.params.data(id).len();
     let head_parameters = checkpoint.objective.parameters().iter().copied().map(count).sum();
-    let all = checkpoint.params.values();
+    let adapters: usize = model::lora::adapter_parameters(&checkpoint.params).into_iter().map(count).sum();
+    let all = checkpoint.params.values() - adapters;
     let threads = match config.run.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -497,7 +511,10 @@ fn sizes(config: &RunConfig, checkpoint: &Checkpoint, data: &RunData) -> RunStar
         steps: config.train.steps,
         trunk_parameters: all - head_parameters,
         head_parameters,
-        trained_parameters: if config.train.mode == TrainMode::Heads { head_parameters } else { all },
+        trained_parameters: match config.train.mode {
+            TrainMode::Heads | TrainMode::Lora => head_parameters + adapters,
+            TrainMode::Pretrain | TrainMode::Full => all,
+        },
         objective: checkpoint.objective.kind().to_owned(),
         depths: config.depths(),
         tokens_ahead: checkpoint.objective.tokens_ahead(),

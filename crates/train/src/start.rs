@@ -1,8 +1,10 @@
 //! What a run starts from: a new model, or the weights of a checkpoint, and the heads on it.
 
 use data::Vocabulary;
-use model::{Decoder, DecoderConfig, presets};
-use objective::{HeadStart, HeadsSpec, JointHeads, Objective, ParallelHeads, matched_layers};
+use model::{Decoder, DecoderConfig, LoraSpec, presets};
+use objective::{
+    HeadStart, HeadsSpec, JointHeads, Objective, ParallelHeads, RegisterStart, Registers, matched_layers,
+};
 
 use crate::checkpoint::{self, Added, Checkpoint, read_trunk};
 use crate::config::{Architecture, ObjectiveKind, RunConfig, TrainMode};
@@ -20,7 +22,7 @@ pub struct Start {
 /// The settings of the heads; one head when there are none but the model's own.
 pub fn heads_spec(config: &RunConfig) -> HeadsSpec {
     match config.objective.kind {
-        ObjectiveKind::NextToken | ObjectiveKind::Joint => HeadsSpec::next_token(),
+        ObjectiveKind::NextToken | ObjectiveKind::Registers | ObjectiveKind::Joint => HeadsSpec::next_token(),
         ObjectiveKind::Heads => HeadsSpec {
             n: config.objective.n,
             kind: config.objective.head,
@@ -50,11 +52,15 @@ pub fn vocabulary(config: &RunConfig) -> Result<Vocabulary> {
             return setting("data.tokenizer", problem);
         }
     }
-    Ok(match (config.data.tokenizer.as_deref(), &config.model.init) {
+    let vocabulary = match (config.data.tokenizer.as_deref(), &config.model.init) {
         (Some("bytes"), _) | (None, None) => Vocabulary::bytes(),
         (Some(path), _) => Vocabulary::load(path.as_ref())?,
         (None, Some(init)) => Vocabulary::load(init)?,
-    })
+    };
+    match &config.data.chat_template {
+        Some(file) => Ok(vocabulary.with_chat_template(&fs_err::read_to_string(file)?)?),
+        None => Ok(vocabulary),
+    }
 }
 
 /// The sizes of the model that `config` describes, after `match_parameters`.
@@ -70,6 +76,7 @@ pub fn decoder_config(config: &RunConfig, vocabulary: &Vocabulary) -> Result<Dec
     decoder.validate()?;
     match wanted(config) {
         Added::Heads(spec) => spec.validate(decoder.layers)?,
+        Added::Registers(spec) => spec.validate()?,
         Added::Joint(spec) => spec.validate()?,
     }
     checkpoint::check_vocabulary(vocabulary, &decoder)?;
@@ -156,6 +163,7 @@ fn new_config(
 /// What the objective of a run adds to its model.
 fn wanted(config: &RunConfig) -> Added {
     match config.objective.kind {
+        ObjectiveKind::Registers => Added::Registers(config.objective.registers(config.run.seed)),
         ObjectiveKind::Joint => Added::Joint(config.objective.joint()),
         ObjectiveKind::NextToken | ObjectiveKind::Heads => Added::Heads(heads_spec(config)),
     }
@@ -177,12 +185,18 @@ pub fn start(config: &RunConfig) -> Result<Start> {
             (decoder, params, None, "a new model".to_owned())
         }
         Some(folder) => {
+            if LoraSpec::is_in(&folder.join(checkpoint::ADAPTER)) {
+                let problem =
+                    format!("is {}, whose adapter must be merged first: sakiyomi merge", folder.display());
+                return setting("model.init", problem);
+            }
             let mut params = read_trunk(folder, &decoder_config)?;
             let decoder = Decoder::find(&decoder_config, &params)?;
             let found = checkpoint::read_added(folder, &decoder, &mut params, Some(&wanted))?;
             (decoder, params, found, folder.display().to_string())
         }
     };
+    let fresh = config.train.mode == TrainMode::Pretrain;
     // What is not stored in the weights, such as the weights of the losses, is the run's, whatever was trained before.
     let objective = match wanted {
         Added::Heads(spec) if taken_over.is_some() => {
@@ -198,17 +212,38 @@ pub fn start(config: &RunConfig) -> Result<Start> {
             JointHeads::attach(spec, &decoder, &mut params, config.run.seed)?.into()
         }
         Added::Heads(spec) => {
-            let start = match config.train.mode {
-                TrainMode::Pretrain => HeadStart::Fresh { seed: config.run.seed },
-                TrainMode::Full | TrainMode::Heads => HeadStart::Finished,
+            let start = match fresh {
+                true => HeadStart::Fresh { seed: config.run.seed },
+                false => HeadStart::Finished,
             };
             if spec.n > 1 {
                 origin += " with new heads";
             }
             ParallelHeads::attach(spec, &decoder, &mut params, start)?.into()
         }
+        Added::Registers(spec) if taken_over.is_some() => {
+            origin += " and its registers";
+            Registers::find(spec, &decoder, &params)?.into()
+        }
+        Added::Registers(spec) => {
+            let start = match fresh {
+                true => RegisterStart::Fresh { seed: config.run.seed },
+                false => RegisterStart::Finished,
+            };
+            origin += " with registers";
+            Registers::attach(spec, &decoder, &mut params, start)?.into()
+        }
     };
-    let mut checkpoint = Checkpoint { vocabulary, decoder, params, objective };
+    let lora = match config.train.mode {
+        TrainMode::Lora => {
+            let spec = config.lora.spec();
+            spec.attach(&decoder.config, &mut params, config.run.seed)?;
+            origin += " with new adapters";
+            Some(spec)
+        }
+        TrainMode::Pretrain | TrainMode::Full | TrainMode::Heads => None,
+    };
+    let mut checkpoint = Checkpoint { vocabulary, decoder, params, objective, lora };
     choose_trained(&mut checkpoint, config.train.mode);
     Ok(Start { checkpoint, origin })
 }
@@ -216,9 +251,11 @@ pub fn start(config: &RunConfig) -> Result<Start> {
 /// Decides which parameters training may change.
 pub(crate) fn choose_trained(checkpoint: &mut Checkpoint, mode: TrainMode) {
     let ids: Vec<_> = checkpoint.params.iter().map(|(id, _)| id).collect();
-    let heads = checkpoint.objective.parameters();
+    let mut added = checkpoint.objective.parameters().to_vec();
+    added.extend(model::lora::adapter_parameters(&checkpoint.params));
+    let all = matches!(mode, TrainMode::Pretrain | TrainMode::Full);
     for id in ids {
-        checkpoint.params.set_trainable(id, mode != TrainMode::Heads || heads.contains(&id));
+        checkpoint.params.set_trainable(id, all || added.contains(&id));
     }
 }
 

@@ -3,7 +3,7 @@
 use data::Batch;
 use model::Decoder;
 use objective::Objective;
-use tensor::{AdamW, Arena, Decay, Gradients, Layout, LossSum, Optimiser, Params, Precision, Tape};
+use tensor::{AdamW, Arena, Decay, Gradients, LossSum, Optimiser, Params, Precision, Tape};
 
 use crate::config::{DecaySetting, Dtype, TrainSection};
 
@@ -110,7 +110,8 @@ impl Stepper {
         self.gradients.clear();
         let mut sums = vec![LossSum::default(); depths + objective.components()];
         for batch in batches {
-            let layout = layout(batch);
+            let mut layout = objective.layout(batch, depths);
+            layout.draws.clone_from(&batch.draws);
             let tape = Tape::training(params, &mut self.gradients, &mut self.arena, &layout);
             let mut tape = tape.in_precision(self.precision).recomputing(self.recomputes);
             let parts = objective.loss(&mut tape, decoder, batch, &window);
@@ -133,16 +134,6 @@ impl Stepper {
     /// Values that all buffers of the steps so far took, without gradients and moments.
     pub fn buffer_values(&self) -> usize {
         self.arena.allocated_values()
-    }
-}
-
-/// Where the rows of `batch` stand and what they see.
-pub(crate) fn layout(batch: &Batch) -> Layout {
-    Layout {
-        batch: batch.batch,
-        length: batch.length,
-        positions: batch.positions.clone(),
-        first_visible: batch.first_visible.clone(),
     }
 }
 

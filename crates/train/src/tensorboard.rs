@@ -76,6 +76,7 @@ impl BoardWriter {
         let mut values = per_depth("held_out/loss", &event.loss);
         values.extend(per_depth("held_out/accuracy", &event.accuracy));
         values.push(("held_out/bits_per_byte".to_owned(), event.bits_per_byte));
+        values.extend(event.answers_right.map(|share| ("held_out/answers_right".to_owned(), share)));
         self.scalars(event.step, &values)
     }
 

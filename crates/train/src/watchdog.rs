@@ -46,6 +46,8 @@ impl Watchdog {
                 None => self.depths.push(Trend { smoothed: loss, lowest: loss }),
                 // A step without a target at this depth says nothing.
                 Some(_) if loss == 0.0 => {}
+                // Nor do those before the first that had one.
+                Some(trend) if trend.smoothed == 0.0 => *trend = Trend { smoothed: loss, lowest: loss },
                 Some(trend) => {
                     trend.smoothed += STEP_SHARE * (loss - trend.smoothed);
                     trend.lowest = trend.lowest.min(trend.smoothed);
@@ -85,6 +87,17 @@ mod tests {
 
     fn then(count: usize, from: f64, to: f64) -> Vec<Vec<f64>> {
         [vec![vec![from]; count], vec![vec![to]; 100]].concat()
+    }
+
+    #[test]
+    fn a_loss_that_appears_later_is_watched_from_then_on() {
+        let mut watchdog = Watchdog::default();
+        for losses in [[3.0, 0.0], [3.0, 4.0], [3.0, 0.0], [3.0, 4.1]] {
+            assert_eq!(watchdog.watch(&losses, 2.0), None);
+        }
+        assert!(
+            (0..20).any(|_| watchdog.watch(&[3.0, 20.0], 2.0).is_some_and(|explosion| explosion.depth == 2))
+        );
     }
 
     #[test]

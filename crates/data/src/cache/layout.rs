@@ -98,7 +98,7 @@ impl Writer {
         self.writer.write_all(&digest.to_le_bytes())?;
         let file = self.writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         let tokens = TokenFile::new(file, path, self.width, HEAD_BYTES);
-        Ok(Corpus { tokens: Tokens::File(tokens), entries, origins })
+        Ok(Corpus { tokens: Tokens::File(tokens), entries, origins, answered: false })
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
@@ -126,7 +126,7 @@ pub(super) fn read(file: File, path: &Path, sources: u128) -> std::result::Resul
     if !tokens_are_whole(&tokens, &entries) {
         return Err(Reason::Damaged);
     }
-    Ok(Corpus { tokens: Tokens::File(tokens), entries, origins })
+    Ok(Corpus { tokens: Tokens::File(tokens), entries, origins, answered: false })
 }
 
 /// Reads behind the tokens, taking in all that the digest covers.

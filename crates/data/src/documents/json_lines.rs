@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Part;
 use super::reader::TextReader;
 use crate::error::{Error, Result};
+use crate::examples::Learnt;
 use crate::source::TextFile;
 
 /// The text in one line of a `.jsonl` file; `None` where the line or its text is blank.
@@ -13,17 +14,7 @@ use crate::source::TextFile;
 ///
 /// In a few words, if the line is no JSON object or has no text in `field`.
 pub fn json_line(line: &[u8], field: &str) -> std::result::Result<Option<String>, String> {
-    if line.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    let value: Value = serde_json::from_slice(line).map_err(|error| {
-        // The library counts lines within this one line; only its column says something.
-        let kind = if error.is_eof() { "it ends too early" } else { "syntax error" };
-        format!("is no JSON ({kind}, column {})", error.column())
-    })?;
-    let Value::Object(mut object) = value else {
-        return Err("is no JSON object; one object per line is read".to_owned());
-    };
+    let Some(mut object) = object(line)? else { return Ok(None) };
     match object.shift_remove(field) {
         Some(Value::String(text)) => Ok((!text.trim().is_empty()).then_some(text)),
         Some(other) => Err(format!("the field {field:?} is no string but {}", kind(&other))),
@@ -34,8 +25,28 @@ pub fn json_line(line: &[u8], field: &str) -> std::result::Result<Option<String>
     }
 }
 
+/// The object in one line; `None` where the line is blank.
+///
+/// # Errors
+///
+/// In a few words, if the line is no JSON object.
+pub(super) fn object(line: &[u8]) -> std::result::Result<Option<serde_json::Map<String, Value>>, String> {
+    if line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let value: Value = serde_json::from_slice(line).map_err(|error| {
+        // The library counts lines within this one line; only its column says something.
+        let kind = if error.is_eof() { "it ends too early" } else { "syntax error" };
+        format!("is no JSON ({kind}, column {})", error.column())
+    })?;
+    match value {
+        Value::Object(object) => Ok(Some(object)),
+        _ => Err("is no JSON object; one object per line is read".to_owned()),
+    }
+}
+
 /// Names the fields that there are, as many as a line of a terminal holds.
-pub(super) fn no_field(field: &str, there: &[String]) -> String {
+pub(crate) fn no_field(field: &str, there: &[String]) -> String {
     const MOST: usize = 20;
     let more = if there.len() > MOST { format!(" and {} more", there.len() - MOST) } else { String::new() };
     let shown = match there {
@@ -74,7 +85,7 @@ impl JsonLines {
         while let Some(number) = self.reader.line(&mut self.line)? {
             match json_line(&self.line, &self.field) {
                 Ok(None) => {}
-                Ok(Some(text)) => return Ok(Some(Part { place: number, text })),
+                Ok(Some(text)) => return Ok(Some(Part { place: number, text, learnt: Learnt::All })),
                 Err(reason) => {
                     let path = self.file.path.clone();
                     return Err(Error::JsonLine { path, line: number, reason });

@@ -16,6 +16,7 @@ use super::Part;
 use super::json_lines::no_field;
 use super::reader::MOST_DOCUMENT_BYTES;
 use crate::error::{Error, Result};
+use crate::examples::Learnt;
 use crate::source::TextFile;
 
 /// Rows that are read at once.
@@ -91,7 +92,8 @@ impl Rows {
                     self.wrong(&format!("is not UTF-8 at byte {} of the text", error.valid_up_to()))
                 })?;
                 if !text.trim().is_empty() {
-                    return Ok(Some(Part { place: self.number, text: text.to_owned() }));
+                    let learnt = Learnt::All;
+                    return Ok(Some(Part { place: self.number, text: text.to_owned(), learnt }));
                 }
             }
         }

@@ -3,6 +3,7 @@
 use super::Part;
 use super::reader::{MOST_DOCUMENT_BYTES, TextReader};
 use crate::error::{Error, Result};
+use crate::examples::Learnt;
 use crate::source::{Source, TextFile};
 
 const LINE_ENDS: [char; 2] = ['\n', '\r'];
@@ -114,7 +115,7 @@ impl PlainText {
             if self.separator.is_some() || self.longest > 0 {
                 self.number += 1;
             }
-            return Ok(Some(Part { place: self.number, text }));
+            return Ok(Some(Part { place: self.number, text, learnt: Learnt::All }));
         }
         Ok(None)
     }

@@ -39,7 +39,7 @@ pub(crate) const READABLE: &str = ".txt and .jsonl (also .gz and .zst of both) a
 impl Format {
     /// The format that the extensions of a name stand for; `None` for all others.
     pub fn of(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         let (name, compression) = if let Some(name) = name.strip_suffix(".gz") {
             (name, Compression::Gzip)
         } else if let Some(name) = name.strip_suffix(".zst") {

@@ -1,23 +1,26 @@
 //! Reading and writing the tokenizer files of a checkpoint folder.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::bytes::is_byte_vocabulary;
-use super::guard::guarded;
-use super::loaded::Loaded;
+use super::loaded::{CHAT_TEMPLATE, Loaded, chat_template};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::guard;
 
 /// Files that belong to a tokenizer and travel with it.
 const COMPANIONS: [&str; 4] =
-    ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
+    ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", CHAT_TEMPLATE];
 
 /// Names that published tokenizers give the end of a document, for a `tokenizer.json` that comes alone.
 const USUAL_ENDS: [&str; 5] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|end|>"];
+
+/// A longer file is no tokenizer, and may be a device without an end.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// What lies in a folder beside `tokenizer.json`.
 #[derive(Default)]
@@ -39,7 +42,23 @@ pub(super) fn load(folder_or_file: &Path) -> Result<Option<Loaded>> {
     if !path.exists() {
         return Err(Error::Missing { path });
     }
-    parse(fs_err::read(&path)?, &path, Beside::read)
+    let mut bytes = Vec::new();
+    fs_err::File::open(&path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let reason = format!("is longer than {MOST_BYTES} bytes");
+        return Err(Error::Tokenizer { path, reason });
+    }
+    parse(bytes, &path, Beside::read)
+}
+
+/// Calls the `tokenizers` crate; its panics and errors are about the file `path`.
+pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    let reason = match guard::caught(call) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => format!("contradicts itself: the tokenizers library fails on it ({panic})"),
+    };
+    Err(Error::Tokenizer { path: path.to_owned(), reason })
 }
 
 /// The tokenizer in the bytes of `tokenizer.json`, with nothing beside it.
@@ -80,7 +99,9 @@ fn parse(bytes: Vec<u8>, path: &Path, beside: impl Fn(&Path) -> Result<Beside>) 
     let mut files = vec![("tokenizer.json".to_owned(), bytes)];
     files.extend(companions);
     let byte_level = is_byte_level(&parsed["decoder"]);
-    Ok(Some(Loaded { tokenizer, path: path.to_owned(), begin, ends, size, byte_level, fingerprint, files }))
+    let chat_template = chat_template(&files);
+    let path = path.to_owned();
+    Ok(Some(Loaded { tokenizer, path, begin, ends, size, byte_level, fingerprint, files, chat_template }))
 }
 
 impl Beside {

@@ -6,8 +6,20 @@ use serde_json::json;
 use tokenizers::Tokenizer;
 
 use super::bytes::pretty;
-use super::guard::guarded;
+use super::files::guarded;
+use crate::chat::ChatTemplate;
 use crate::error::Result;
+
+/// The file of a chat template that stands by itself.
+pub(super) const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
+/// The chat template in the files beside a tokenizer.
+pub(super) fn chat_template(files: &[(String, Vec<u8>)]) -> Option<ChatTemplate> {
+    let find = |name: &str| files.iter().find(|file| file.0 == name).map(|file| file.1.as_slice());
+    let config = find("tokenizer_config.json").and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let separate = find(CHAT_TEMPLATE).map(String::from_utf8_lossy);
+    ChatTemplate::in_files(&config.unwrap_or_default(), separate.as_deref())
+}
 
 /// A tokenizer, its document tokens, and the files it came from.
 pub(super) struct Loaded {
@@ -22,9 +34,21 @@ pub(super) struct Loaded {
     pub(super) fingerprint: String,
     /// Names and contents, as read.
     pub(super) files: Vec<(String, Vec<u8>)>,
+    pub(super) chat_template: Option<ChatTemplate>,
 }
 
 impl Loaded {
+    /// The same with another chat template, in the file in which transformers looks for it first.
+    pub(super) fn with_chat_template(&self, source: &str) -> Self {
+        let mut files = self.files_to_save();
+        files.retain(|(name, _)| name != CHAT_TEMPLATE);
+        files.push((CHAT_TEMPLATE.to_owned(), source.as_bytes().to_vec()));
+        let chat_template = chat_template(&files);
+        let (tokenizer, path, fingerprint) =
+            (self.tokenizer.clone(), self.path.clone(), self.fingerprint.clone());
+        Self { tokenizer, path, fingerprint, ends: self.ends.clone(), files, chat_template, ..*self }
+    }
+
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = guarded(&self.path, || self.tokenizer.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())

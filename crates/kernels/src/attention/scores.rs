@@ -108,6 +108,85 @@ fn probabilities_and_gradients_body(
     }
 }
 
+multiversion! {
+    /// As [`softmax`] for side rows: row `i` sees keys `seen[i]` (columns), and itself with the score `own[i]`, which becomes its
+    /// weight.
+    pub(super) fn side_softmax(
+        scores: &mut [f32],
+        stride: usize,
+        seen: &[Range<usize>],
+        own: &mut [f32],
+        log_sum_exp: &mut [f32],
+        inverse_sums: &mut [f32],
+    ) = side_softmax_body;
+
+    /// As [`probabilities_and_gradients`] for side rows; `own` and `d_own` are the score of a row for itself and the gradient of
+    /// its probability.
+    pub(super) fn side_probabilities_and_gradients(
+        scores: &mut [f32],
+        d_scores: &mut [f32],
+        stride: usize,
+        seen: &[Range<usize>],
+        own: &mut [f32],
+        d_own: &mut [f32],
+        log_sum_exp: &[f32],
+        means: &[f32],
+        scale: f32,
+        cap: Option<f32>,
+    ) = side_probabilities_and_gradients_body;
+}
+
+#[inline(always)]
+fn side_softmax_body(
+    scores: &mut [f32],
+    stride: usize,
+    seen: &[Range<usize>],
+    own: &mut [f32],
+    log_sum_exp: &mut [f32],
+    inverse_sums: &mut [f32],
+) {
+    for (i, row) in scores.chunks_exact_mut(stride).enumerate() {
+        let vectors = whole_vectors(&seen[i]);
+        hide(row, &seen[i], &vectors);
+        let row = &mut row[vectors];
+        let max = lanes::max(row).max(own[i]);
+        let weight = lanes::exp(own[i] - max);
+        let sum = lanes::exp_in_place(row, max) + f64::from(weight);
+        own[i] = weight;
+        log_sum_exp[i] = (f64::from(max) + sum.ln()) as f32;
+        inverse_sums[i] = (1.0 / sum) as f32;
+    }
+}
+
+#[inline(always)]
+fn side_probabilities_and_gradients_body(
+    scores: &mut [f32],
+    d_scores: &mut [f32],
+    stride: usize,
+    seen: &[Range<usize>],
+    own: &mut [f32],
+    d_own: &mut [f32],
+    log_sum_exp: &[f32],
+    means: &[f32],
+    scale: f32,
+    cap: Option<f32>,
+) {
+    let rows = scores.chunks_exact_mut(stride).zip(d_scores.chunks_exact_mut(stride));
+    for (i, (row, d_row)) in rows.enumerate() {
+        let vectors = whole_vectors(&seen[i]);
+        hide(row, &seen[i], &vectors);
+        d_row[..vectors.start].fill(0.0);
+        d_row[vectors.end..].fill(0.0);
+        let (row, d_row) = (&mut row[vectors.clone()], &mut d_row[vectors]);
+        let own = (std::slice::from_mut(&mut own[i]), std::slice::from_mut(&mut d_own[i]));
+        for (p, d) in [(row, d_row), own].into_iter().flat_map(|(row, d_row)| row.iter_mut().zip(d_row)) {
+            let slope = cap.map_or(1.0, |cap| soft_cap::slope(p.max(-cap), cap));
+            *p = lanes::exp(*p - log_sum_exp[i]);
+            *d = *p * (*d - means[i]) * slope * scale;
+        }
+    }
+}
+
 /// The smallest range of whole vectors that holds `seen`.
 #[inline(always)]
 fn whole_vectors(seen: &Range<usize>) -> Range<usize> {

@@ -133,7 +133,7 @@ impl Iterator for &mut Images {
 
     fn next(&mut self) -> Option<Result<Item>> {
         let index = self.next;
-        if index >= self.count() {
+        if index >= Images::count(self) {
             return None;
         }
         self.next += 1;

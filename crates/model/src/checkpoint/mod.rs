@@ -25,3 +25,4 @@ pub use write::{write_file, write_params, write_tensors};
 pub(crate) use header::read_header;
 pub(crate) use link::present;
 pub(crate) use read::{Stored, stored_names};
+pub(crate) use storage::keeps_names;

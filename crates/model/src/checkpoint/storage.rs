@@ -31,6 +31,11 @@ pub(crate) struct Storage {
 /// The unembedding has this name in every family. Tied models may repeat the embedding under it.
 pub(crate) const STORED_UNEMBEDDING: &str = UNEMBEDDING;
 
+/// Whether every tensor lies in the file under its own name and as it is.
+pub(crate) fn keeps_names(config: &DecoderConfig) -> bool {
+    config.tensors().iter().all(|spec| stored_name(config, &spec.name) == (spec.name.clone(), false))
+}
+
 impl Storage {
     pub(crate) fn of(config: &DecoderConfig) -> Self {
         let specs = config.tensors();

@@ -149,8 +149,9 @@ impl EngineWeights {
 
     fn add_group_as(&mut self, weight_type: WeightType, maps: &[Linear], params: &Params) {
         let inputs = params.matrix_shape(maps[0].weight).1;
-        let parts: Vec<(&[f32], usize)> =
-            maps.iter().map(|map| (params.data(map.weight), params.matrix_shape(map.weight).0)).collect();
+        let merged: Vec<_> = maps.iter().map(|map| params.merged(map.weight)).collect();
+        let sizes = maps.iter().map(|map| params.matrix_shape(map.weight).0);
+        let parts: Vec<(&[f32], usize)> = merged.iter().map(AsRef::as_ref).zip(sizes).collect();
         let bias = maps.iter().any(|map| map.bias.is_some()).then(|| {
             let of = |map: &Linear| match map.bias {
                 Some(bias) => params.data(bias).to_vec(),

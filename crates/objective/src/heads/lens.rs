@@ -99,6 +99,7 @@ impl Taps for HeadTaps<'_> {
             length,
             positions: (0..inputs.len()).flat_map(|_| 0..length as u32).collect(),
             first_visible: vec![0; tokens.len()],
+            ..Layout::default()
         };
         let (layers, own) = self.layers();
         let mut tape = Tape::evaluation(self.params, arena, &layout);

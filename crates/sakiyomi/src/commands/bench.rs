@@ -11,6 +11,7 @@ use decode::{
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
+use super::round_costs;
 use crate::arguments::{Bench, BenchPart};
 use crate::failure::Verdict;
 use crate::output::Output;
@@ -42,7 +43,11 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         (None, Some(checkpoint)) => checkpoint,
         (None, None) => anyhow::bail!("give a checkpoint folder or a verb"),
     };
-    let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?;
+    let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?.with_exit(
+        arguments.draft,
+        &arguments.exit,
+        checkpoint,
+    )?;
     let prompts = arguments.prompts.read(&loaded)?;
     // A round that is taken to be right may go beyond what was asked for.
     let beyond = loaded.longest_draft(arguments.draft)? + 1;
@@ -61,6 +66,15 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         draft_lengths: (1..=target.longest_draft()).collect(),
         repeats: arguments.repeats,
         force_acceptance: arguments.force_acceptance,
+        auto: match arguments.force_acceptance {
+            Some(_) => None,
+            None => {
+                let drafts = format!("{:?}", arguments.draft);
+                let positions = round_costs::positions(target.longest_draft());
+                let mut measured = loaded.target_drafting(positions, arguments.draft)?;
+                round_costs::policy(&loaded, &drafts, &mut measured, threads, output)?
+            }
+        },
     };
     let bandwidth = kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 3) / 1e9;
     let mut counter = None;
@@ -121,6 +135,9 @@ impl Benched {
         for drafted in &self.measurement.drafted {
             let cost = format!("{:.2}", drafted.round_cost.median);
             add(format!("{} tokens", drafted.draft_length), &drafted.speed, cost);
+        }
+        if let Some(auto) = &self.measurement.auto {
+            add("auto".to_owned(), auto, "-".to_owned());
         }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);

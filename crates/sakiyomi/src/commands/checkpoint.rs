@@ -7,11 +7,18 @@ use anyhow::Context;
 use decode::{Lookup, Target};
 use kernels::packed::WeightType;
 use kernels::team::Team;
+use lens::exit::Rule;
+use lens::exit::drafter::ExitDrafter;
+use lens::probe::Probe;
 use model::engine::{CacheType, EngineWeights};
+use model::taps::DecoderTaps;
 use objective::{Drafter, Objective};
 use train::Checkpoint;
 
-use crate::arguments::{DraftSource, Packing};
+use crate::arguments::{DraftSource, ExitDraft, Packing};
+
+/// Tokens that early layers draft at most.
+const EXIT_LONGEST: usize = 6;
 
 const LOOKUP: Lookup = Lookup { longest: 8, most_matching: 3 };
 
@@ -22,6 +29,8 @@ pub struct Loaded {
     weights: Arc<EngineWeights>,
     cache: CacheType,
     team: Arc<Team>,
+    /// Drafts with the early layers, where that was asked for.
+    exit: Option<ExitDrafter>,
 }
 
 impl Loaded {
@@ -47,7 +56,8 @@ impl Loaded {
             drafter.pack(&mut packed, &checkpoint.params);
         }
         checkpoint.params = tensor::Params::default();
-        Ok(Self { checkpoint, weights: Arc::new(packed), cache, team: Arc::new(Team::new(threads)) })
+        let team = Arc::new(Team::new(threads));
+        Ok(Self { checkpoint, weights: Arc::new(packed), cache, team, exit: None })
     }
 
     /// Packs a checkpoint in f32.
@@ -59,12 +69,26 @@ impl Loaded {
         let drafter = checkpoint.objective.drafter();
         let weights = Target::pack_as(weights, &checkpoint.decoder, drafter, &checkpoint.params);
         checkpoint.params = tensor::Params::default();
-        Self { checkpoint, weights, cache: CacheType::default(), team: Arc::new(Team::new(threads)) }
+        let team = Arc::new(Team::new(threads));
+        Self { checkpoint, weights, cache: CacheType::default(), team, exit: None }
+    }
+
+    /// Ready to draft with its early layers, if that is the `source`; `folder` is where it was read from.
+    pub fn with_exit(mut self, source: DraftSource, exit: &ExitDraft, folder: &Path) -> anyhow::Result<Self> {
+        if source == DraftSource::Exit {
+            self.exit = Some(exit.drafter(self.checkpoint.decoder.config.layers, folder)?);
+        }
+        Ok(self)
     }
 
     /// What it decodes with.
     pub fn weights(&self) -> &EngineWeights {
         &self.weights
+    }
+
+    /// How its keys and values are held.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache
     }
 
     /// How its weights are held.
@@ -100,6 +124,7 @@ impl Loaded {
             DraftSource::Heads => Some(self.drafter_of("heads", "parallel heads")?),
             DraftSource::Joint => Some(self.drafter_of("joint", "joint heads")?),
             DraftSource::Lookup => Some(&LOOKUP),
+            DraftSource::Exit => self.exit.as_ref().map(|exit| exit as &dyn Drafter),
             DraftSource::None => None,
         })
     }
@@ -120,6 +145,17 @@ impl Loaded {
         Ok(ids)
     }
 
+    /// Tokens of a question as the checkpoint's chat template writes it, up to where the answer begins.
+    pub fn encode_chat(&self, question: &str) -> anyhow::Result<Vec<u32>> {
+        let vocabulary = &self.checkpoint.vocabulary;
+        let Some(template) = vocabulary.chat_template() else {
+            anyhow::bail!("--chat: this checkpoint has no chat template");
+        };
+        let messages = serde_json::json!([{ "role": "user", "content": question }]);
+        let text = template.render(&messages, None, true).map_err(anyhow::Error::msg)?;
+        Ok(vocabulary.encode(&text)?)
+    }
+
     /// Tokens that end a text: those of the vocabulary and those of the model.
     pub fn end_tokens(&self) -> Vec<u32> {
         let mut ends = self.checkpoint.decoder.config.end_tokens.clone();
@@ -127,5 +163,24 @@ impl Loaded {
         ends.sort_unstable();
         ends.dedup();
         ends
+    }
+}
+
+impl ExitDraft {
+    fn drafter(&self, layers: usize, folder: &Path) -> anyhow::Result<ExitDrafter> {
+        anyhow::ensure!(
+            layers > 1,
+            "--draft exit: the model has one layer, of which none would be left to verify"
+        );
+        let probe = match &self.exit_probe {
+            None => None,
+            Some(file) => {
+                // Whose probe it is the unpacked weights tell.
+                let Checkpoint { decoder, params, .. } = Checkpoint::load(folder)?;
+                Some(Probe::load(file, &DecoderTaps { decoder, params })?)
+            }
+        };
+        let rule = if probe.is_some() { Rule::Probe } else { Rule::Response(self.exit_threshold) };
+        Ok(ExitDrafter::new(layers, self.exit_layer.unwrap_or(layers / 2), EXIT_LONGEST, rule, probe)?)
     }
 }

@@ -1,12 +1,14 @@
 //! `sakiyomi data`: what stands before training.
 
 mod continuations;
+mod generate;
 mod paint;
 mod planted_mixture;
 mod show;
 mod tokenizer;
 
 pub use continuations::continuations;
+pub use generate::generate;
 pub use planted_mixture::planted_mixture;
 pub use show::show;
 pub use tokenizer::tokenizer;

@@ -127,9 +127,9 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
     };
     let story = Story::measure(&trained, &text, threads, &interrupt, output)?;
     let figures = story.figures(demo, threads)?;
-    fs_err::write(folder.join(figures::FILE), serde_json::to_string_pretty(&figures)?)?;
+    data::write_whole(&folder.join(figures::FILE), serde_json::to_string_pretty(&figures)?.as_bytes())?;
     let page = folder.join("report.html");
-    fs_err::write(&page, figures.page().html())?;
+    data::write_whole(&page, figures.page().html().as_bytes())?;
     let told = story.told(&figures, &page, began.elapsed().as_secs_f64());
     output.result(&told, || told.text())?;
     Ok(if told.identical { Verdict::Done } else { Verdict::DoesNotHold })
@@ -263,7 +263,7 @@ impl<'a> Story<'a> {
             training: figures::training(&records),
             held_out: Some(figures::held_out(
                 &self.evaluation,
-                &(1..=self.evaluation.loss.len()).collect::<Vec<usize>>(),
+                &(1..=self.evaluation.loss.len()).collect::<Vec<_>>(),
             )),
             decoding: Some(figures::decoding(&self.measurement, NEW_TOKENS)),
             losslessness: Some(figures::losslessness(&self.verification)),

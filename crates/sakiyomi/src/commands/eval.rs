@@ -1,8 +1,10 @@
 //! `sakiyomi eval`: loss and accuracy per depth on text.
 
+mod answers;
+
 use std::sync::Arc;
 
-use data::{Source, load_or_build_watched};
+use data::{Examples, Source, load_or_build_watched};
 use kernels::packed::WeightType;
 use model::checkpoint::packed_weights;
 use serde::Serialize;
@@ -38,6 +40,9 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     anyhow::ensure!(eval.batch <= MOST_ROWS, "--batch {}: at most {MOST_ROWS}", eval.batch);
     anyhow::ensure!(eval.length != Some(0), "--length 0: give at least 1");
     machine::use_threads(threads)?;
+    if let Some(task) = eval.task {
+        return answers::run(eval, task, threads, output);
+    }
     // With weights as they decode, or as they train.
     let packed = eval.packing.weights.is_some() || packed_weights(&eval.checkpoint)?.is_some();
     let loaded = match packed {
@@ -56,6 +61,7 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
         field: eval.field.clone(),
         separator: eval.separator.clone().filter(|separator| !separator.is_empty()),
         longest_document_bytes: eval.longest_document_bytes,
+        examples: Examples::Text,
     };
     let repeated = source.repeated()?.len();
     if repeated > 0 {

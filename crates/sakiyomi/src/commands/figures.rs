@@ -27,6 +27,7 @@ pub fn settings(checkpoint: &Checkpoint, config: &RunConfig, threads: usize) -> 
         Some(HeadKind::Linear) => "linear",
         Some(HeadKind::Causal) => "causal",
         Some(HeadKind::Anticausal) => "anticausal",
+        None if checkpoint.objective.registers().is_some() => "none (registers in training)",
         None => checkpoint.objective.kind(),
     };
     RunSettings {
@@ -68,6 +69,10 @@ pub fn training(records: &[Record]) -> Option<TrainingFigures> {
             if figures.heads.len() <= index {
                 let tokens_ahead = ahead.get(index).copied().unwrap_or(index + 1);
                 figures.heads.push(HeadCurve { tokens_ahead, ..HeadCurve::default() });
+            }
+            // A step in which nothing was predicted that far ahead.
+            if loss == 0.0 {
+                continue;
             }
             let curve = &mut figures.heads[index];
             let points = if held_out { &mut curve.held_out } else { &mut curve.train };
@@ -183,6 +188,7 @@ pub fn of_run(folder: &Path) -> anyhow::Result<MainJobFigures> {
             bits_per_byte: evaluation.bits_per_byte,
             joint_loss: evaluation.joint_loss,
             usage: evaluation.usage.clone(),
+            answers: None,
         }),
         _ => None,
     });

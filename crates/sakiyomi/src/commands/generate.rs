@@ -6,6 +6,7 @@ use decode::{DecodeSettings, GenerateSettings, Generation, SamplingSettings, Sta
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
+use super::round_costs;
 use super::text_file;
 use crate::arguments::{DraftSource, Generate, Sampling};
 use crate::failure::Verdict;
@@ -33,14 +34,26 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         Some(file) => text_file::read(file)?,
         None => arguments.prompt.clone(),
     };
-    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?;
-    let ids = loaded.encode(&prompt)?;
+    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?.with_exit(
+        arguments.draft,
+        &arguments.exit,
+        &arguments.checkpoint,
+    )?;
+    let ids = if arguments.chat { loaded.encode_chat(&prompt)? } else { loaded.encode(&prompt)? };
     anyhow::ensure!(
         !ids.is_empty(),
         "the prompt is empty, and this vocabulary has no token to begin with: give --prompt"
     );
     let positions = ids.len().saturating_add(arguments.max_new_tokens);
     let mut target = loaded.target_drafting(positions, arguments.draft)?;
+    // Sampled text depends on the lengths of drafts, so that its seed would not suffice to repeat it.
+    let drafts = format!("{:?}", arguments.draft);
+    let chooses = arguments.speculate == "auto" && arguments.sampling.settings().greedy();
+    if chooses && target.longest_draft() > 0 {
+        let measured = round_costs::positions(target.longest_draft()).max(positions);
+        let mut measured = loaded.target_drafting(measured, arguments.draft)?;
+        target.set_policy(round_costs::policy(&loaded, &drafts, &mut measured, threads, output)?);
+    }
     let settings = GenerateSettings {
         decoding: DecodeSettings {
             max_new_tokens: arguments.max_new_tokens,
@@ -67,7 +80,7 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
     Ok(Verdict::Done)
 }
 
-/// `auto` is the longest that can be drafted. What is typed must have a meaning even where no drafts are wanted.
+/// `auto` is at most the longest that can be drafted. What is typed must have a meaning even where no drafts are wanted.
 fn draft_length(arguments: &Generate, longest: usize) -> anyhow::Result<usize> {
     let length = match arguments.speculate.as_str() {
         "off" => 0,
@@ -124,7 +137,7 @@ fn statistics_line(statistics: &Statistics) -> String {
         .map(|share| share.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0)))
         .collect();
     format!(
-        "{} tokens in {} forwards: {:.2} tokens per forward, acceptance per depth [{}], {:.0} tokens/s",
+        "{} tokens, the first from the prompt, the others in {} forwards: {:.2} tokens per forward, acceptance per depth [{}], {:.0} tokens/s",
         statistics.new_tokens(),
         statistics.forwards,
         statistics.tokens_per_forward().unwrap_or(0.0),

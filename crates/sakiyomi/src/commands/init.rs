@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::train::quoted;
 use crate::arguments::Init;
 use crate::failure::Verdict;
 use crate::output::Output;
@@ -21,13 +22,14 @@ pub fn run(init: &Init, output: Output) -> anyhow::Result<Verdict> {
     }
     let file = init.file.display().to_string();
     anyhow::ensure!(!init.file.exists(), "{file} exists: give another name, or remove it first");
-    fs_err::write(&init.file, &text)?;
+    data::write_whole(&init.file, text.as_bytes())?;
+    let typed = quoted(&file);
     let written = Written { file: Some(file.clone()), text };
     output.result(&written, || {
         format!(
             "wrote {file}; next:\n  edit data.train in it, or give it below\n  \
-             sakiyomi data show {file} 'data.train=[\"my.txt\"]'\n  \
-             sakiyomi train {file} 'data.train=[\"my.txt\"]'"
+             sakiyomi data show {typed} 'data.train=[\"my.txt\"]'\n  \
+             sakiyomi train {typed} 'data.train=[\"my.txt\"]'"
         )
     })?;
     Ok(Verdict::Done)

@@ -12,9 +12,11 @@ mod generate;
 mod init;
 pub mod lens;
 mod machine;
+mod merge;
 mod prompts;
 mod quantize;
 mod report;
+mod round_costs;
 mod sweep;
 mod text_file;
 mod train;
@@ -46,6 +48,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Data { verb: DataVerb::Continuations(continued) } => {
             data::continuations(&continued, threads, output)
         }
+        Verb::Data { verb: DataVerb::Generate { task: Task::Answered(task) } } => {
+            data::generate(&task, output)
+        }
         Verb::Data { verb: DataVerb::Generate { task: Task::PlantedMixture(planted) } } => {
             data::planted_mixture(&planted, output)
         }
@@ -53,6 +58,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         Verb::Sweep(sweep) => sweep::run(&sweep, arguments.threads, output),
         Verb::SweepRun => sweep::run_child(output),
         Verb::Eval(eval) => eval::run(&eval, threads, output),
+        Verb::Merge(merge) => merge::run(&merge, output),
         Verb::Quantize(quantize) => quantize::run(&quantize, output),
         Verb::Generate(generate) => generate::run(&generate, threads, output),
         Verb::Verify(verify) => verify::run(&verify, threads, output),

@@ -155,7 +155,7 @@ fn eval_command(checkpoint: &str, data: &DataSection) -> String {
 }
 
 /// `word` as a shell takes it for one.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_alphanumeric() || "._-+/=:,@".contains(letter);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -26,7 +26,11 @@ struct Verified<'a> {
 }
 
 pub fn run(arguments: &Verify, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?;
+    let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?.with_exit(
+        arguments.draft,
+        &arguments.exit,
+        &arguments.checkpoint,
+    )?;
     let prompts = arguments.prompts.read(&loaded)?;
     let settings = DecodeSettings {
         max_new_tokens: arguments.prompts.max_new_tokens,

@@ -218,3 +218,35 @@ fn a_checkpoint_with_another_tokenizer_is_refused() {
     place.refuses(&["train", "run/run.toml", "--resume", "train.steps=9"], &["another tokenizer"]);
     assert!(!place.exists("second"));
 }
+
+#[test]
+fn a_page_replaces_only_a_page() {
+    let place = Place::trained(&[]);
+    let text = place.read("text.jsonl");
+    place.refuses(&["report", "run", "--out", "text.jsonl"], &["--out text.jsonl", "something else"]);
+    assert_eq!(place.read("text.jsonl"), text);
+    place.succeeds(&["report", "run", "--out", "page.html"]);
+    place.succeeds(&["report", "run", "--out", "page.html"]);
+}
+
+#[test]
+fn wrong_arguments_are_told_on_one_line() {
+    let place = Place::new();
+    place.refuses(&["train"], &["required arguments", "<RUN>", "--help"]);
+    place.refuses(&["generate", "run", "--no-such-flag"], &["--no-such-flag"]);
+    place.refuses(&["doctor", "--threads", "many"], &["'many'", "--threads"]);
+}
+
+/// Names of other encodings are no reason to stop, and where a library stops at them, it is told.
+#[cfg(target_os = "linux")]
+#[test]
+fn names_that_are_not_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::trained(&[]);
+    let name = std::ffi::OsStr::from_bytes(b"z\xff.jsonl");
+    std::fs::create_dir(place.path("texts")).unwrap();
+    std::fs::copy(place.path("text.jsonl"), place.path("texts").join(name)).unwrap();
+    let evaluate = |data| ["eval", CHECKPOINT, "--data", data, "--length", "16"];
+    place.succeeds(&evaluate("texts"));
+    place.refuses(&evaluate("texts/*.jsonl"), &["texts/*.jsonl", "not UTF-8"]);
+}

@@ -116,6 +116,59 @@ fn heads_are_looked_through_one_by_one() {
 }
 
 #[test]
+fn early_layers_draft_without_changing_a_token() {
+    let place = Place::trained(&["model.architecture.layers=4"]);
+    for more in [&["--exit-threshold", "-1"][..], &["--exit-layer", "1", "--exit-threshold", "0.1"]] {
+        let verified = place.json(
+            &[
+                &[
+                    "verify",
+                    crate::support::CHECKPOINT,
+                    "--draft",
+                    "exit",
+                    "--max-new-tokens",
+                    "16",
+                    "--draws",
+                    "300",
+                ],
+                more,
+            ]
+            .concat(),
+        );
+        assert_eq!(verified["identical"], true, "{verified}");
+    }
+    let generated = place.json(&[
+        "generate",
+        crate::support::CHECKPOINT,
+        "--prompt",
+        "the",
+        "--draft",
+        "exit",
+        "--exit-threshold",
+        "-1",
+        "--max-new-tokens",
+        "20",
+        "--ignore-end",
+    ]);
+    let plain = place.json(&[
+        "generate",
+        crate::support::CHECKPOINT,
+        "--prompt",
+        "the",
+        "--draft",
+        "none",
+        "--max-new-tokens",
+        "20",
+        "--ignore-end",
+    ]);
+    assert_eq!(generated["tokens"], plain["tokens"]);
+    assert!(generated["statistics"]["depths"][0]["drafted"].as_u64().unwrap() > 0);
+    let refused =
+        ["generate", crate::support::CHECKPOINT, "--prompt", "a", "--draft", "exit", "--exit-layer", "4"];
+    place.refuses(&refused, &["exit-layer", "1 to 3"]);
+}
+
+#[test]
 fn the_keyword_transformer_hears_its_clips() {
     let Some(folder) = shared("kwt1") else { return };
     let place = Place::new();

@@ -9,6 +9,7 @@ mod killed;
 mod lens;
 mod support;
 mod sweep;
+mod tasks;
 mod text;
 mod weights;
 mod workflow;

@@ -68,7 +68,8 @@ impl Place {
 
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::cargo_bin("sakiyomi").unwrap();
-        command.current_dir(self.0.path()).args(arguments).output().unwrap()
+        let command = command.current_dir(self.0.path()).env("XDG_CACHE_HOME", self.path(".cache"));
+        command.args(arguments).output().unwrap()
     }
 
     /// Runs, requires exit code 0, and returns standard output.

@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::support::{CHECKPOINT, Place, training};
 
-const LEARN: &[&str] = &["data", "tokenizer", "text.jsonl", "--size", "300", "--output"];
+const LEARN: &[&str] = &["data", "tokenizer", "text.jsonl", "--size", "280", "--output"];
 
 #[test]
 fn a_vocabulary_is_learnt_and_trained_with() {
     let place = Place::new();
     let told = place.json(&[LEARN, &["own.json"]].concat());
-    assert_eq!((&told["size"], &told["documents"]), (&Value::from(300), &Value::from(40)));
+    assert_eq!((&told["size"], &told["documents"]), (&Value::from(280), &Value::from(40)));
     let told = place.succeeds(&[LEARN, &["again.json"]].concat());
     assert!(told.contains("sakiyomi train run.toml data.tokenizer=again.json"), "{told}");
     assert_eq!(place.read("own.json"), place.read("again.json"));
@@ -28,7 +28,7 @@ fn a_vocabulary_is_learnt_and_trained_with() {
 fn a_vocabulary_that_cannot_be_learnt_leaves_nothing() {
     let place = Place::new();
     let learn = |more: &[&'static str]| [&["data", "tokenizer"], more].concat();
-    let (size, output) = (["--size", "300"], ["--output", "own.json"]);
+    let (size, output) = (["--size", "280"], ["--output", "own.json"]);
     place.write("blank.txt", " \n");
     place.write("taken.json", "mine");
     let refuses = |more: &[&'static str], words: &[&str]| {
@@ -68,7 +68,7 @@ fn sources_that_cannot_be_read_are_named() {
         let train = format!("data.train={file}");
         place.refuses(&training(&[&train]), words);
         place.refuses(&["data", "show", "run.toml", &train], words);
-        place.refuses(&["data", "tokenizer", file, "--size", "300", "--output", "own.json"], words);
+        place.refuses(&["data", "tokenizer", file, "--size", "280", "--output", "own.json"], words);
         assert!(!place.exists("run") && !place.exists("own.json"), "{file}");
     };
     refuses("nul.txt", &["nul.txt:2", "NUL byte at byte 6"]);

@@ -132,3 +132,24 @@ fn acceptance_can_be_forced() {
     assert!((1.4..=1.6).contains(&tokens(0)), "{measured}");
     place.refuses(&[&arguments[..], &["--force-acceptance", "0.5"]].concat(), &["0.5"]);
 }
+
+#[test]
+fn the_length_of_drafts_is_chosen_by_what_rounds_cost_here() {
+    let place = Place::trained(&[]);
+    let arguments = ["generate", CHECKPOINT, "--prompt", "the", "--max-new-tokens", "60"];
+    let generate = |speculate: &str| {
+        place.json(&[&arguments[..], &["--speculate", speculate]].concat())["tokens"].clone()
+    };
+    let plain = generate("off");
+    assert!(!place.exists(".cache/sakiyomi/round-costs.json"));
+    assert_eq!(generate("auto"), plain);
+    let kept = place.read(".cache/sakiyomi/round-costs.json");
+    assert_eq!(generate("auto"), plain);
+    assert_eq!(place.read(".cache/sakiyomi/round-costs.json"), kept, "measured again");
+    // A file that holds something else is measured over.
+    place.write(".cache/sakiyomi/round-costs.json", "{");
+    assert_eq!(generate("auto"), plain);
+    let measured =
+        place.json(&["bench", CHECKPOINT, "--count", "1", "--repeats", "1", "--max-new-tokens", "20"]);
+    assert!(measured["measurement"]["auto"]["speedup"]["median"].as_f64().unwrap() > 0.0, "{measured}");
+}

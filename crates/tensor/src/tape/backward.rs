@@ -1,9 +1,10 @@
 //! Running back: each operation's gradient with respect to its inputs and parameters.
 
+use kernels::attention::Mask;
 use kernels::matmul::Write;
 
 use super::{Mark, Node, Op, Tape};
-use crate::{Activation, AttentionSpec};
+use crate::{Activation, AttentionSpec, Embedding, ParamId};
 
 impl Tape<'_> {
     /// Runs back from the end to `mark`: gradients of parameters are added to, gradients of values before the mark wait
@@ -30,19 +31,8 @@ impl Tape<'_> {
 
     fn step_back(&mut self, node: &Node, mut gradient: Vec<f32>) {
         match &node.op {
-            Op::Embed { embedding, tokens } => {
-                let positions = embedding.positions;
-                if let Some(slot) =
-                    positions.and_then(|p| self.gradients.as_mut().and_then(|g| g.adding_slot(p)))
-                {
-                    kernels::embedding::scatter_add(&gradient, node.width, &self.layout.positions, slot);
-                }
-                if let Some(slot) = self.gradients.as_mut().and_then(|g| g.adding_slot(embedding.table)) {
-                    if embedding.scale != 1.0 {
-                        kernels::vector::scale(&mut gradient, embedding.scale);
-                    }
-                    kernels::embedding::scatter_add(&gradient, node.width, tokens, slot);
-                }
+            Op::Embed { embedding, tokens, register } => {
+                self.embed_back(embedding, tokens, *register, node.width, &mut gradient);
             }
             Op::Input => {}
             Op::FullAttention { queries, memory, shape } => {
@@ -55,10 +45,12 @@ impl Tape<'_> {
                 }
                 return self.hand_over(*residual, gradient);
             }
-            Op::Linear { x, maps } => {
+            Op::Linear { x, maps, inner } => {
+                self.adapt_back(*x, maps, inner, &gradient, node.width);
                 self.linear_back(*x, maps, &gradient, node.width);
             }
-            Op::LinearAdd { x, map, residual } => {
+            Op::LinearAdd { x, map, inner, residual } => {
+                self.adapt_back(*x, &[*map], inner, &gradient, node.width);
                 self.linear_back(*x, &[*map], &gradient, node.width);
                 return self.hand_over(*residual, gradient);
             }
@@ -90,6 +82,33 @@ impl Tape<'_> {
             }
         }
         self.arena.give(gradient);
+    }
+
+    /// Gives the rows' gradients to their tokens, positions, and the register vector.
+    fn embed_back(
+        &mut self,
+        embedding: &Embedding,
+        tokens: &[u32],
+        register: Option<ParamId>,
+        width: usize,
+        gradient: &mut [f32],
+    ) {
+        let Some(gradients) = self.gradients.as_mut() else { return };
+        if let Some(slot) = embedding.positions.and_then(|positions| gradients.adding_slot(positions)) {
+            kernels::embedding::scatter_add(gradient, width, &self.layout.all_positions(), slot);
+        }
+        let (of_tokens, of_registers) = gradient.split_at_mut(tokens.len() * width);
+        if !of_registers.is_empty()
+            && let Some(slot) = register.and_then(|vector| gradients.adding_slot(vector))
+        {
+            of_registers.chunks_exact(width).for_each(|row| kernels::vector::add_assign(slot, row));
+        }
+        if let Some(slot) = gradients.adding_slot(embedding.table) {
+            if embedding.scale != 1.0 {
+                kernels::vector::scale(of_tokens, embedding.scale);
+            }
+            kernels::embedding::scatter_add(of_tokens, width, tokens, slot);
+        }
     }
 
     /// Adds `gradient` to that of a value, if anybody wants it.
@@ -128,10 +147,12 @@ impl Tape<'_> {
     ) {
         let shape = self.attention_shape(spec);
         let mut d_qkv = self.arena.take(self.nodes[qkv].value.len());
+        let (first_visible, side) =
+            (self.layout.first_visible(spec.window), self.layout.side_rows(spec.window));
         kernels::attention::backward(
             &shape,
             &self.nodes[qkv].value,
-            &self.layout.first_visible(spec.window),
+            Mask { first_visible: &first_visible, side: &side },
             &node.value,
             log_sum_exp,
             gradient,
@@ -144,7 +165,7 @@ impl Tape<'_> {
                 spec.rotated().start,
                 spec.heads + spec.kv_heads,
                 spec.head_dim,
-                &self.layout.positions,
+                &self.layout.all_positions(),
                 rope,
                 true,
             );

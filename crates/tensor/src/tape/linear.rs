@@ -49,28 +49,32 @@ impl Products<'_> {
 
 impl Tape<'_> {
     /// `y (+)= x W^T (+ b)` for each of `maps`, their outputs side by side in rows of `y` that are `stride` wide.
+    ///
+    /// The rows of tokens are a product of their own, shaped as without registers, so that they have the same bits.
     pub(super) fn apply(&mut self, x: usize, maps: &[Linear], y: &mut [f32], stride: usize, write: Write) {
-        let (params, x) = (self.params, &self.nodes[x]);
+        let (params, layout, x) = (self.params, self.layout, &self.nodes[x]);
         let mut products = Products { precision: self.precision, arena: self.arena };
-        let mut buffer = products.buffer(Side::Left, x.rows, x.width);
-        let input = View::new(&x.value, x.rows, x.width);
-        let input = Factor::plain(products.precision, Side::Left, input, &mut buffer);
-        let mut offset = 0;
-        for map in maps {
-            let weight = weight(params, map, x.width);
-            let columns = &mut y[offset..];
-            let outputs = weight.rows();
-            let part = ViewMut::strided(columns, x.rows, outputs, stride);
-            products.forward(&input, weight, part, write);
-            if let Some(bias) = map.bias {
-                let bias = params.data(bias);
-                for row in columns.chunks_mut(stride) {
-                    kernels::vector::add_assign(&mut row[..outputs], bias);
+        for rows in layout.parts(x.rows) {
+            let mut buffer = products.buffer(Side::Left, rows.len(), x.width);
+            let input = View::new(&x.value[rows.start * x.width..rows.end * x.width], rows.len(), x.width);
+            let input = Factor::plain(products.precision, Side::Left, input, &mut buffer);
+            let mut offset = rows.start * stride;
+            for map in maps {
+                let weight = weight(params, map, x.width);
+                let columns = &mut y[offset..];
+                let outputs = weight.rows();
+                let part = ViewMut::strided(columns, rows.len(), outputs, stride);
+                products.forward(&input, weight, part, write);
+                if let Some(bias) = map.bias {
+                    let bias = params.data(bias);
+                    for row in columns.chunks_mut(stride).take(rows.len()) {
+                        kernels::vector::add_assign(&mut row[..outputs], bias);
+                    }
                 }
+                offset += outputs;
             }
-            offset += outputs;
+            products.arena.give(buffer);
         }
-        products.arena.give(buffer);
     }
 
     /// `dx += dy W`, `dW += dy^T x`, `db += sum of dy` for each of `maps`; `dy` are their gradients side by side in rows `stride`

@@ -1,9 +1,9 @@
-//! `mtp.json`: which heads stand beside a model, parallel or joint.
+//! `mtp.json`: which heads, parallel or joint, or registers stand beside a model.
 
 use std::path::Path;
 
 use model::DecoderConfig;
-use objective::{HeadsSpec, JointSpec};
+use objective::{HeadsSpec, JointSpec, RegistersSpec};
 use serde::{Deserialize, Serialize};
 use tensor::Params;
 
@@ -21,9 +21,13 @@ const FORMAT: u32 = 1;
 pub(crate) struct Mtp {
     format: u32,
     kind: Kind,
-    hidden: Hidden,
+    /// Of heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hidden: Option<Hidden>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     heads: Option<HeadsSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registers: Option<RegistersSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     joint: Option<JointSpec>,
     /// [`digest`] of the weights that the heads were trained on; null: not to be checked.
@@ -36,6 +40,8 @@ pub(crate) struct Mtp {
 enum Kind {
     /// Parallel heads.
     Heads,
+    /// Registers.
+    Registers,
     /// Joint heads.
     Joint,
 }
@@ -53,6 +59,8 @@ enum Hidden {
 pub(crate) enum Added {
     /// Parallel heads.
     Heads(HeadsSpec),
+    /// Registers.
+    Registers(RegistersSpec),
     /// Joint heads.
     Joint(JointSpec),
 }
@@ -66,6 +74,9 @@ impl Mtp {
         };
         match self.kind {
             Kind::Heads => self.heads.clone().map(Added::Heads).ok_or_else(|| missing("heads")),
+            Kind::Registers => {
+                self.registers.clone().map(Added::Registers).ok_or_else(|| missing("registers"))
+            }
             Kind::Joint => self.joint.clone().map(Added::Joint).ok_or_else(|| missing("joint heads")),
         }
     }
@@ -93,11 +104,17 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Mtp>> {
 
 /// Writes the file into `folder`.
 pub(crate) fn write(folder: &Path, added: Added, trunk: String) -> Result<()> {
-    let (kind, heads, joint) = match added {
-        Added::Heads(heads) => (Kind::Heads, Some(heads), None),
-        Added::Joint(joint) => (Kind::Joint, None, Some(joint)),
+    let (kind, hidden) = match &added {
+        Added::Heads(_) => (Kind::Heads, Some(Hidden::PreNorm)),
+        Added::Registers(_) => (Kind::Registers, None),
+        Added::Joint(_) => (Kind::Joint, Some(Hidden::PreNorm)),
     };
-    let mtp = Mtp { format: FORMAT, kind, hidden: Hidden::PreNorm, heads, joint, trunk: Some(trunk) };
+    let (heads, registers, joint) = match added {
+        Added::Heads(heads) => (Some(heads), None, None),
+        Added::Registers(registers) => (None, Some(registers), None),
+        Added::Joint(joint) => (None, None, Some(joint)),
+    };
+    let mtp = Mtp { format: FORMAT, kind, hidden, heads, registers, joint, trunk: Some(trunk) };
     let mut text = serde_json::to_vec_pretty(&mtp).map_err(std::io::Error::from)?;
     text.push(b'\n');
     Ok(model::checkpoint::write_file(&folder.join(FILE), &text)?)

@@ -83,7 +83,7 @@ macro_rules! settings {
 }
 settings! {
     String => Text, std::path::PathBuf => Text, usize => Count, u64 => Count, f32 => Number, f64 => Number, bool => Flag,
-    Vec<std::path::PathBuf> => Texts, Vec<f32> => Numbers,
+    Vec<std::path::PathBuf> => Texts, Vec<String> => Texts, Vec<f32> => Numbers,
 }
 
 impl<T: Setting> Setting for Option<T> {

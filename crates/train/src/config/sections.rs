@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use objective::{BalanceOn, HeadKind, JointKind, JointStart, JointWindows, UnembeddingKind};
+use objective::{BalanceOn, HeadKind, JointKind, JointStart, JointWindows, OffsetsPer, UnembeddingKind};
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Key, Kind, Setting};
@@ -127,6 +127,18 @@ choice! {
     }
 }
 
+choice! {
+    /// What the documents are.
+    ExamplesKind {
+        /// Text, all of which is learnt.
+        Text = "text",
+        /// Prompts with completions, which are learnt.
+        Prompts = "prompts",
+        /// Conversations, of which what the assistant says is learnt.
+        Messages = "messages",
+    }
+}
+
 section! {
     /// Text and tokenizer.
     DataSection("data") {
@@ -138,6 +150,19 @@ section! {
         held_out_fraction: f64 = 0.05,
         /// Which documents are held out: random ones, or the last.
         split: SplitKind = SplitKind::Random,
+        /// "text"; "prompts": a prompt and a completion in a .jsonl line, or in a line of a .txt file, of which the completion is
+        /// learnt; "messages": conversations in .jsonl lines, of which what the assistant says is learnt.
+        examples: ExamplesKind = ExamplesKind::Text,
+        /// Field of the prompt in a .jsonl line.
+        prompt_field: String = "prompt".to_owned(),
+        /// Field of the completion in a .jsonl line.
+        completion_field: String = "completion".to_owned(),
+        /// What ends the prompt in a line of a .txt file, and belongs to it.
+        prompt_end: String = "=".to_owned(),
+        /// Field of the messages in a .jsonl line: a list of objects with role and content.
+        messages_field: String = "messages".to_owned(),
+        /// A chat template (.jinja) in place of the tokenizer's; it is saved with the checkpoint.
+        chat_template: Option<PathBuf> = None,
         /// Where the text stands in a line of a .jsonl file, or the column of a .parquet file.
         field: String = "text".to_owned(),
         /// What stands between the documents of a .txt file; empty: each file is one document.
@@ -158,6 +183,8 @@ choice! {
         NextToken = "next-token",
         /// Parallel heads: n tokens from each position.
         Heads = "heads",
+        /// Registers: rows beside the tokens that predict farther ahead, in training only.
+        Registers = "registers",
         /// Joint heads: a distribution of n tokens together, of a rank.
         Joint = "joint",
     }
@@ -166,8 +193,8 @@ choice! {
 section! {
     /// What is learned.
     ObjectiveSection("objective") {
-        /// "heads": n tokens from each position, each for itself; "joint": n tokens together; "next-token": an ordinary language
-        /// model.
+        /// "heads": n tokens from each position, each for itself; "joint": n tokens together; "registers": rows beside the tokens
+        /// that predict farther ahead, in training only; "next-token": an ordinary language model.
         kind: ObjectiveKind = ObjectiveKind::Heads,
         /// Tokens predicted from each position, the next one included.
         n: usize = 4,
@@ -180,8 +207,23 @@ section! {
         weights: Vec<f32> = Vec::new(),
         /// Takes as many layers from a new model as the heads cost parameters, so that n does not change the size.
         match_parameters: bool = false,
-        /// Starts with the next token and adds one depth every so many steps; 0: all depths from the start.
+        /// Starts with the next token and adds one depth (or one offset of registers) every so many steps; 0: all from the start.
         curriculum_steps: usize = 0,
+        /// Registers: the smallest offset, tokens from the one before a register to its target. 2 or more where the next token is
+        /// easily copied.
+        d_min: usize = 1,
+        /// Registers: the largest offset.
+        d_max: usize = 4,
+        /// Registers: their share a of the loss, (1 - a) * mean over tokens + a * mean over registers.
+        register_weight: f64 = 0.3,
+        /// Registers: one offset for a "sequence", or one for each "register".
+        offsets: OffsetsPer = OffsetsPer::Sequence,
+        /// Registers: share of the tokens before a target that have one behind them, drawn anew for each row.
+        density: f64 = 1.0,
+        /// Registers: how many of these tokens of each document in a row, in place of the share; 0: by the share.
+        registers: usize = 0,
+        /// Registers: how many behind one token, with different offsets.
+        consecutive: usize = 1,
         /// Joint heads: states of the mixture. 1 is linear parallel heads.
         rank: usize = 4,
         /// Joint heads: "cp" (a sum over states of products over tokens) or "tree" (a binary tree of mixtures).
@@ -206,6 +248,24 @@ choice! {
         Full = "full",
         /// The heads only; the model of model.init stays as it is, to the bit.
         Heads = "heads",
+        /// Low-rank adapters on model.init, and what the objective adds.
+        Lora = "lora",
+    }
+}
+
+section! {
+    /// Low-rank adapters, with train.mode "lora".
+    LoraSection("lora") {
+        /// Rank of an adapter.
+        rank: usize = 8,
+        /// Adapters add alpha / rank times their product.
+        alpha: f64 = 16.0,
+        /// Share of an adapter's inputs that training drops.
+        dropout: f64 = 0.0,
+        /// Divides alpha by the root of the rank instead (rank-stabilised).
+        rank_stabilised: bool = false,
+        /// Which matrices: "all-linear", names such as "q_proj", or patterns such as "model.layers.0.*".
+        targets: Vec<String> = vec!["all-linear".to_owned()],
     }
 }
 
@@ -246,7 +306,8 @@ choice! {
 section! {
     /// Steps, batches, optimiser, schedule. A step is one update of the optimiser.
     TrainSection("train") {
-        /// "pretrain" a new model, "full" fine-tuning of model.init, or its "heads" only with the model frozen.
+        /// "pretrain" a new model, "full" fine-tuning of model.init, its "heads" only with the model frozen, or "lora": adapters
+        /// on the frozen model.
         mode: TrainMode = TrainMode::Pretrain,
         /// Updates of the optimiser. One of steps, tokens and seconds says how long a run is.
         steps: usize = 600,
@@ -320,6 +381,8 @@ section! {
         loss_factor: f64 = 2.0,
         /// Ends the run after so many evaluations in a row without a better held-out loss; 0: never.
         patience: usize = 0,
+        /// Ends the run once this share of the held-out answers is right, where the text is prompts with answers; 0: never.
+        solved: f64 = 0.0,
         /// Nats by which the held-out loss (the weighted sum over depths) must fall to count as better.
         minimum_gain: f64 = 0.0,
     }
@@ -345,6 +408,10 @@ impl Setting for BalanceOn {
     const KIND: Kind = Kind::OneOf(&["weights", "responsibilities"]);
 }
 
+impl Setting for OffsetsPer {
+    const KIND: Kind = Kind::OneOf(&["sequence", "register"]);
+}
+
 impl Setting for UnembeddingKind {
     const KIND: Kind = Kind::OneOf(&["shared", "replicated"]);
 }
@@ -358,6 +425,7 @@ pub(super) fn all_keys() -> impl Iterator<Item = &'static Key> {
         DataSection::KEYS,
         ObjectiveSection::KEYS,
         TrainSection::KEYS,
+        LoraSection::KEYS,
         EvaluationSection::KEYS,
         CheckpointSection::KEYS,
         WatchSection::KEYS,

@@ -1,7 +1,7 @@
 //! Settings that are each of the right kind but cannot work, alone or together.
 
 use super::read::steps_of_tokens;
-use super::{DataSection, ObjectiveKind, RunConfig, TrainMode, TrainSection, WatchSection};
+use super::{DataSection, ExamplesKind, ObjectiveKind, RunConfig, TrainMode, TrainSection, WatchSection};
 use crate::error::{Error, Result};
 
 /// More threads than this are a typing error.
@@ -30,6 +30,9 @@ impl RunConfig {
             return refuse("run.threads", format!("is {}: give at most {MOST_THREADS}", self.run.threads));
         }
         self.watch.validate()?;
+        if self.train.mode == TrainMode::Lora {
+            self.lora.spec().validate()?;
+        }
         if self.checkpoint.keep_last == 0 {
             return refuse(
                 "checkpoint.keep_last",
@@ -46,12 +49,13 @@ impl RunConfig {
                 refuse("model.init", "and [model.architecture] exclude each other: keep one of them")
             }
             (Some(_), None) if pretrain => {
-                let problem = "is \"pretrain\", but model.init is set: choose \"full\" or \"heads\", or leave out model.init";
+                let problem = "is \"pretrain\", but model.init is set: choose \"full\", \"heads\" or \"lora\", or leave out model.init";
                 refuse("train.mode", problem)
             }
-            (None, _) if !pretrain => {
-                refuse("model.init", "is missing: train.mode \"full\" and \"heads\" start from a checkpoint")
-            }
+            (None, _) if !pretrain => refuse(
+                "model.init",
+                "is missing: train.mode \"full\", \"heads\" and \"lora\" start from a checkpoint",
+            ),
             (None, None) => refuse("model.init", "or [model.architecture] is needed"),
             _ => Ok(()),
         }
@@ -59,6 +63,19 @@ impl RunConfig {
 
     fn validate_objective(&self) -> Result<()> {
         let objective = &self.objective;
+        if objective.kind == ObjectiveKind::Registers {
+            if let Err(objective::Error::Setting { setting, problem }) =
+                objective.registers(self.run.seed).validate()
+            {
+                let key = if setting == "weight" { "register_weight" } else { setting };
+                return refuse(&format!("objective.{key}"), problem);
+            }
+            if self.train.mode == TrainMode::Heads {
+                let problem =
+                    "is \"registers\", which has no heads: choose train.mode \"full\" or \"pretrain\"";
+                return refuse("objective.kind", problem);
+            }
+        }
         if objective.kind == ObjectiveKind::Joint
             && let Err(objective::Error::Setting { setting, problem }) = objective.joint().validate()
         {
@@ -121,6 +138,9 @@ impl DataSection {
             let problem =
                 format!("is {}: give a share between 0 and 1, or name data.held_out", self.held_out_fraction);
             return refuse("data.held_out_fraction", problem);
+        }
+        if self.examples == ExamplesKind::Prompts && self.prompt_end.is_empty() {
+            return refuse("data.prompt_end", "is empty: name what ends a prompt, such as \"=\"");
         }
         Ok(())
     }
@@ -209,6 +229,9 @@ impl WatchSection {
                 "watch.loss_factor",
                 format!("is {factor}: give more than 1, or 0 to turn it off"),
             );
+        }
+        if !(0.0..=1.0).contains(&self.solved) {
+            return refuse("watch.solved", format!("is {}: give a share between 0 and 1", self.solved));
         }
         if !(self.minimum_gain >= 0.0 && self.minimum_gain.is_finite()) {
             return refuse("watch.minimum_gain", "must not be negative");

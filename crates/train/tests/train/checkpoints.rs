@@ -24,6 +24,7 @@ fn checkpoint(spec: &HeadsSpec) -> Checkpoint {
         decoder: model.decoder,
         params: model.params,
         objective: model.objective.into(),
+        lora: None,
     }
 }
 
@@ -168,6 +169,7 @@ fn a_tokenizer_larger_than_the_embedding_is_refused() {
         decoder: model.decoder,
         params: model.params,
         objective: model.objective.into(),
+        lora: None,
     };
     small.save(&folder).unwrap();
     assert!(refusal(&folder).contains("257 tokens and the embedding 11 rows"));

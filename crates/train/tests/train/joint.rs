@@ -7,7 +7,7 @@ use objective::{
     Objective, ParallelHeads, UnembeddingKind,
 };
 use tensor::{Arena, LossSum, Ops, Params, Tape, random};
-use train::config::{DecaySetting, TrainSection};
+use train::config::TrainSection;
 use train::step::Stepper;
 
 use crate::support::{VOCABULARY, documents, layout, packed, relative_difference, row, tiny_config};
@@ -62,7 +62,7 @@ impl Joint {
     }
 
     fn gradients(&self, batches: &[Batch]) -> Vec<Vec<f32>> {
-        let mut stepper = Stepper::new(&self.params, DecaySetting::Matrices);
+        let mut stepper = Stepper::new(&self.params, &TrainSection::default());
         stepper.gradients(&self.params, &self.decoder, &self.heads, batches, self.heads.depths());
         let gradients = stepper.last_gradients();
         self.params.iter().map(|(id, _)| gradients.get(id).unwrap_or_default().to_vec()).collect()
@@ -196,7 +196,7 @@ fn rank_one_is_linear_parallel_heads() {
             let twin = joint.params.find(&twin).unwrap();
             params.data_mut(*id).copy_from_slice(joint.params.data(twin));
         }
-        let mut stepper = Stepper::new(&params, DecaySetting::Matrices);
+        let mut stepper = Stepper::new(&params, &TrainSection::default());
         let batches = std::slice::from_ref(&batch);
         let report = stepper.gradients(&params, &decoder, &heads, batches, 3);
         let sums = joint.sums(&batch);
@@ -269,7 +269,7 @@ fn a_frozen_model_stays_and_a_mixture_learns() {
             joint.params.set_trainable(id, joint.heads.parameters().contains(&id));
         }
         let before = joint.params.clone();
-        let mut stepper = Stepper::new(&joint.params, DecaySetting::Matrices);
+        let mut stepper = Stepper::new(&joint.params, &TrainSection::default());
         let mut losses = Vec::new();
         for _ in 0..15 {
             let Joint { params, decoder, heads } = &mut joint;
@@ -295,7 +295,7 @@ fn balancing_evens_out_the_use_of_components() {
             let mut joint = Joint::new(&tiny_config(true), spec);
             let bias = joint.params.find("joint.gate.bias").unwrap();
             joint.params.data_mut(bias).copy_from_slice(&[4.0, 0.0, -1.0]);
-            let mut stepper = Stepper::new(&joint.params, DecaySetting::Matrices);
+            let mut stepper = Stepper::new(&joint.params, &TrainSection::default());
             let mut usage = Vec::new();
             for _ in 0..30 {
                 let Joint { params, decoder, heads } = &mut joint;

@@ -9,7 +9,7 @@ use train::{Checkpoint, Observer, Progress, RunConfig, RunFolder, train};
 use crate::small_run::{Watcher, config, finish, record, state};
 
 /// Runs `change`d settings through, once without interruption, once stopped and once crashed.
-fn resuming_changes_nothing(change: impl Fn(&mut RunConfig)) {
+pub fn resuming_changes_nothing(change: impl Fn(&mut RunConfig)) {
     let folders = [0, 1, 2].map(|_| tempfile::tempdir().unwrap());
     let configs = folders.each_ref().map(|folder| {
         let mut config = config(folder.path());

@@ -128,6 +128,7 @@ pub fn layout(batch: &Batch) -> Layout {
         length: batch.length,
         positions: batch.positions.clone(),
         first_visible: batch.first_visible.clone(),
+        ..Layout::default()
     }
 }
 
@@ -163,6 +164,7 @@ pub fn row(batch: &Batch, row: usize) -> Batch {
         positions: batch.positions[short.clone()].to_vec(),
         first_visible: batch.first_visible[short].to_vec(),
         loss_mask: batch.loss_mask[long].to_vec(),
+        draws: vec![batch.draws[row]],
     }
 }
 
@@ -175,6 +177,7 @@ fn without_empty_rows(batch: &Batch) -> Batch {
         list.truncate(used * stride);
     }
     kept.loss_mask.truncate(used * stride);
+    kept.draws.truncate(used);
     for list in [&mut kept.positions, &mut kept.first_visible] {
         list.truncate(used * batch.length);
     }

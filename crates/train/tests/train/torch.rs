@@ -128,5 +128,6 @@ fn batch(rows: &[Vec<u32>]) -> Batch {
         positions: rows.iter().flat_map(|_| 0..length as u32).collect(),
         first_visible: vec![0; rows.len() * length],
         loss_mask: rows.iter().flat_map(|_| inside.iter().copied()).collect(),
+        draws: vec![0; rows.len()],
     }
 }

@@ -27,8 +27,8 @@ pub(super) unsafe fn multiply(
     add: bool,
 ) {
     use std::arch::x86_64::{
-        __m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_mask_storeu_ps,
-        _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
+        __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512,
     };
     use std::mem::transmute;
 
@@ -38,12 +38,13 @@ pub(super) unsafe fn multiply(
     unsafe {
         for pair in 0..pairs {
             let (a, b) = (a.add(pair * super::LEFT_PANEL), b.add(pair * COLUMNS));
-            let mut columns: [__m512bh; COLUMNS / LANES] = transmute([_mm512_setzero_ps(); COLUMNS / LANES]);
+            let mut columns = [transmute::<__m512i, __m512bh>(_mm512_setzero_si512()); COLUMNS / LANES];
             for (part, words) in columns.iter_mut().enumerate() {
-                *words = transmute(_mm512_load_si512(b.add(part * LANES).cast()));
+                *words = transmute::<__m512i, __m512bh>(_mm512_load_si512(b.add(part * LANES).cast()));
             }
             for (row, sums) in sums.iter_mut().enumerate() {
-                let a: __m512bh = transmute(_mm512_set1_epi32(a.add(row).cast::<i32>().read()));
+                let a = _mm512_set1_epi32(a.add(row).cast::<i32>().read());
+                let a = transmute::<__m512i, __m512bh>(a);
                 for (sum, b) in sums.iter_mut().zip(columns) {
                     *sum = _mm512_dpbf16_ps(*sum, a, b);
                 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tensor::random::{Seeded, seeded, uniform};
 use train::config::{DecaySetting, Dtype, TrainSection};
 use train::step::Stepper;
+use train::{memory, processor};
 
 use super::super::machine;
 use crate::arguments::BenchStep;
@@ -44,6 +45,8 @@ struct Measured {
     recompute: bool,
     parameters: usize,
     threads: usize,
+    /// Time of all processors together; less than `threads` times the clock's when others used them as well.
+    cpu_ms_per_step: Option<f64>,
     fastest_step_ms: f64,
     slowest_step_ms: f64,
     f32_gflop_per_s_peak: f64,
@@ -85,10 +88,10 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
     let batch = random_batch(arguments.vocab, arguments.heads, &mut seeded(SEED, TOKENS));
     let mut stepper = Stepper::new(&params, &settings);
     let (mut times, mut loss) = (Vec::new(), 0.0);
-    let mut began = Instant::now();
+    let (mut began, mut used_before) = (Instant::now(), None);
     for step in 0.. {
         if step == WARM_UP_STEPS {
-            began = Instant::now();
+            (began, used_before) = (Instant::now(), processor::seconds_used());
         }
         if times.len() >= arguments.steps.max(1) && began.elapsed().as_secs_f64() >= arguments.seconds {
             break;
@@ -109,7 +112,8 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
     }
-    let peak_rss = train::memory::peak();
+    let used = processor::seconds_used().zip(used_before).map(|(now, before)| now - before);
+    let peak_rss = memory::peak();
     times.sort_by(f64::total_cmp);
     let step_ms = times[times.len() / 2];
     let measured = Measured {
@@ -127,6 +131,7 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         recompute: arguments.recompute,
         parameters: params.values(),
         threads,
+        cpu_ms_per_step: used.map(|seconds| seconds * 1e3 / times.len() as f64),
         fastest_step_ms: times[0],
         slowest_step_ms: times[times.len() - 1],
         f32_gflop_per_s_peak: kernels::peak::measure_f32_peak(threads) / 1e9,
@@ -158,15 +163,20 @@ fn random_batch(vocabulary: usize, depths: usize, rng: &mut Seeded) -> Batch {
         positions: (0..BATCH).flat_map(|_| 0..LENGTH as u32).collect(),
         first_visible: vec![0; BATCH * LENGTH],
         loss_mask: vec![true; BATCH * stride],
+        draws: vec![0; BATCH],
     }
 }
 
 impl Measured {
     fn text(&self) -> String {
         let memory = self.peak_rss_gb.map_or("unknown".to_owned(), |gb| format!("{gb:.2} GB"));
+        let processors = self
+            .cpu_ms_per_step
+            .map_or("unknown".to_owned(), |ms| format!("{ms:.0} ms a step, all together"));
         format!(
             "{} parameters, {} heads ({}), vocabulary {}, {} products, {} threads\n\
              step          {:.1} ms (median of {}, {:.1} to {:.1}), {:.0} tokens/s\n\
+             processors    {processors}\n\
              peak memory   {memory}\n\
              loss          {:.4} nats, the sum over depths\n\
              machine       {:.0} GFLOP/s f32, {:.1} GB/s read, measured afterwards",

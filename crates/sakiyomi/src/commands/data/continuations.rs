@@ -60,8 +60,12 @@ pub fn continuations(
 }
 
 fn cut_prompts(arguments: &DataContinuations, loaded: &Loaded) -> anyhow::Result<Vec<Vec<u32>>> {
-    let source =
-        Source { paths: arguments.paths.clone(), field: arguments.field.clone(), ..Source::default() };
+    let source = Source {
+        paths: arguments.paths.clone(),
+        field: arguments.field.clone(),
+        longest_document_bytes: train::RunConfig::default().data.longest_document_bytes,
+        ..Source::default()
+    };
     let vocabulary = &loaded.checkpoint.vocabulary;
     let (corpus, _): (Corpus, _) = load_or_build(None, &source, vocabulary)?;
     let documents: Vec<usize> = (0..corpus.documents()).collect();
@@ -73,7 +77,7 @@ impl Told {
         let stopped = if self.finished { "" } else { " (stopped early)" };
         format!(
             "wrote {}: {} continuations, {} new tokens{stopped}; to train heads on it, with the model frozen:\n  \
-             sakiyomi train run.toml model.init={} train.mode=heads data.train={}",
+             sakiyomi train run.toml run.folder=heads model.init={} train.mode=heads data.train={}",
             self.file,
             self.continuations,
             self.tokens,

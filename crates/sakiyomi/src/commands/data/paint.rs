@@ -19,12 +19,13 @@ pub fn legend(colour: bool, depths: usize) -> String {
             "\nbackground: documents, in turn; \u{1b}[{LEARNT}mgreen\u{1b}[0m: has targets at all {depths} depths; \
              \u{1b}[{SOME}myellow\u{1b}[0m: at the nearer depths only; \u{1b}[{NOTHING}mred\u{1b}[0m: at none; \
              \u{1b}[{BEYOND}mgrey\u{1b}[0m: behind the row, a target only; underlined: counted by no loss, since \
-             nothing before it in the row is of its document"
+             it is given (a prompt), or nothing before it in the row is of its document; \u{1b}[{REGISTER}m2\u{1b}[0m: a register \
+             behind the token, with its offset"
         )
     } else {
         format!(
-            "\n| stands between documents; [text] is counted by no loss, since nothing before it in the row is of its \
-             document; text<k> has targets at k of the {depths} depths, all others at every depth; (text) lies behind the \
+            "\n| stands between documents; [text] is counted by no loss, since it is given (a prompt), or nothing before it in \
+             the row is of its document; {{2}} is a register behind the token, with its offset; text<k> has targets at k of the {depths} depths, all others at every depth; (text) lies behind the \
              row and is a target only"
         )
     }
@@ -83,6 +84,7 @@ const LEARNT: &str = "32";
 const SOME: &str = "33";
 const NOTHING: &str = "31";
 const BEYOND: &str = "90";
+const REGISTER: &str = "30;45";
 
 /// Backgrounds of documents: that of the terminal, and a grey of the 256 colours that suits dark ones.
 const BACKGROUNDS: [&str; 2] = ["49", "48;5;236"];
@@ -91,6 +93,9 @@ fn coloured(text: &mut String, shown: &str, look: Look, token: &ShownToken) {
     let background = BACKGROUNDS[token.segment as usize % BACKGROUNDS.len()];
     let line = if token.target { "" } else { ";4" };
     let _ = write!(text, "\u{1b}[{background};{}{line}m{shown}\u{1b}[0m", look.colour());
+    for offset in &token.registers {
+        let _ = write!(text, "\u{1b}[{REGISTER}m{offset}\u{1b}[0m");
+    }
 }
 
 fn marked(text: &mut String, shown: &str, look: Look, token: &ShownToken) {
@@ -100,6 +105,9 @@ fn marked(text: &mut String, shown: &str, look: Look, token: &ShownToken) {
         (Look::Some | Look::Nothing, Some(depths)) => write!(text, "{shown}<{depths}>"),
         _ => write!(text, "{shown}"),
     };
+    for offset in &token.registers {
+        let _ = write!(text, "{{{offset}}}");
+    }
 }
 
 /// Text that leaves the terminal as it is: line ends can be seen, other control characters stand for themselves as signs.
@@ -120,7 +128,7 @@ mod tests {
     use super::*;
 
     fn token(text: &str, segment: u32, target: bool, depths: Option<usize>) -> ShownToken {
-        ShownToken { text: text.to_owned(), id: 0, segment, target, depths }
+        ShownToken { text: text.to_owned(), id: 0, segment, target, depths, registers: Vec::new() }
     }
 
     fn tokens() -> Vec<ShownToken> {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use data::{Loader, ShownToken, show_row};
 use serde::Serialize;
 use train::RunConfig;
+use train::config::ObjectiveKind;
 
 use super::paint;
 use crate::arguments::DataShow;
@@ -31,6 +32,8 @@ struct Token {
     segment: u32,
     target: bool,
     depths: Option<usize>,
+    /// Offsets of the registers that stand behind it.
+    registers: Vec<u32>,
 }
 
 pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
@@ -54,13 +57,25 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
         config.run.seed,
     )?;
     let batch = loader.next()?;
-    let rows: Vec<Vec<ShownToken>> = (0..batch.batch).map(|row| show_row(&batch, row, &vocabulary)).collect();
+    let mut rows: Vec<Vec<ShownToken>> =
+        (0..batch.batch).map(|row| show_row(&batch, row, &vocabulary)).collect();
+    if config.objective.kind == ObjectiveKind::Registers {
+        let context = train::start::decoder_config(&config, &vocabulary)?.context;
+        let spec = config.objective.registers(config.run.seed);
+        for placed in objective::place_registers(&spec, config.depths(), context, &batch) {
+            let (row, anchor) = (placed.register.row as usize, placed.register.anchor as usize);
+            if let Some(token) = rows[row].get_mut(anchor) {
+                token.registers.push(placed.offset);
+            }
+        }
+    }
     let token = |t: &ShownToken| Token {
         id: t.id,
         text: t.text.clone(),
         segment: t.segment,
         target: t.target,
         depths: t.depths,
+        registers: t.registers.clone(),
     };
     let shown = Shown {
         documents_for_training: text.training_documents.len(),

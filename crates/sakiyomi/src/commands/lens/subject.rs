@@ -20,8 +20,17 @@ use crate::progress::Counter;
 /// Tokens of a window of text, where the context is as long.
 const LENGTH: usize = 256;
 
+/// Longer documents of .txt files are cut, at a blank line where there is one: folds of the probe go by document.
+const LONGEST_DOCUMENT_BYTES: usize = 4096;
+
 /// Tokens that Whisper writes for a sound.
 const WRITTEN: usize = 32;
+
+/// What is looked at, one after the other.
+pub type Items<'i> = dyn Iterator<Item = lens::Result<Item>> + 'i;
+
+/// What was converted so far, in a line.
+pub type Converted<'c> = dyn FnMut() -> Option<String> + 'c;
 
 /// A model that can be looked into.
 pub struct Subject {
@@ -86,7 +95,8 @@ impl Subject {
             }
         };
         let with_heads = kind == Kind::Decoder && random.is_none() && folder.join("mtp.json").is_file();
-        let heads = with_heads.then(|| Checkpoint::load(folder).map(Box::new)).transpose()?;
+        let checkpoint = with_heads.then(|| Checkpoint::load(folder).map(Box::new)).transpose()?;
+        let heads = checkpoint.filter(|checkpoint| checkpoint.objective.heads().is_some());
         Ok(Self { kind, model, reader, heads })
     }
 
@@ -182,17 +192,18 @@ impl Subject {
     pub fn with_items<T>(
         &self,
         arguments: &Arguments,
-        with: &mut dyn FnMut(
-            &mut dyn Iterator<Item = lens::Result<Item>>,
-            &mut dyn FnMut() -> Option<String>,
-        ) -> lens::Result<T>,
+        with: &mut dyn FnMut(&mut Items, &mut Converted) -> lens::Result<T>,
         output: Output,
     ) -> anyhow::Result<T> {
         let path = &arguments.data;
         anyhow::ensure!(path.exists(), "no such file or folder: {}", path.display());
-        let source =
-            || Source { paths: vec![path.clone()], field: arguments.field.clone(), ..Source::default() };
-        let nothing: &mut dyn FnMut() -> Option<String> = &mut || None;
+        let source = || Source {
+            paths: vec![path.clone()],
+            field: arguments.field.clone(),
+            longest_document_bytes: LONGEST_DOCUMENT_BYTES,
+            ..Source::default()
+        };
+        let nothing: &mut Converted = &mut || None;
         Ok(match &self.model {
             Model::Decoder(model) => {
                 let length = self.length(arguments, model.decoder.config.context)?;
@@ -315,7 +326,7 @@ fn image_format(folder: &Path, model: &Vit) -> anyhow::Result<ImageFormat> {
 
 /// Items until so many rows were read.
 struct Bounded<'i> {
-    items: &'i mut dyn Iterator<Item = lens::Result<Item>>,
+    items: &'i mut Items<'i>,
     left: usize,
 }
 

@@ -109,7 +109,9 @@ impl Job {
     ) -> anyhow::Result<RunResult> {
         let checkpoint = Checkpoint::load(&outcome.last)?;
         let text = split_text(&self.config, &checkpoint.vocabulary, &mut |_| !interrupt.raised())?;
-        let lookahead = checkpoint.objective.lookahead();
+        let (depths, lookahead) = (checkpoint.objective.depths(), checkpoint.objective.lookahead());
+        // Beside n tokens together, the model's own next token has a loss.
+        let n = checkpoint.objective.joint().map_or(depths, |joint| joint.spec().n);
         let settings = &self.config.train;
         let (batch, length) = (settings.batch, settings.length);
         let held_out = HeldOut::new(
@@ -140,7 +142,7 @@ impl Job {
             place: self.place.clone(),
             fingerprint: self.fingerprint.clone(),
             measure: self.measure.clone(),
-            n: lookahead,
+            n,
             trunk_parameters,
             head_parameters,
             steps: outcome.step,

@@ -152,7 +152,7 @@ pub fn write(
     };
     runs_csv(&written.runs, results, failures)?;
     summary_csv(&written.summary, &figures.variants)?;
-    fs_err::write(&written.page, figures.page().html())?;
+    data::write_whole(&written.page, figures.page().html().as_bytes())?;
     Ok(written)
 }
 

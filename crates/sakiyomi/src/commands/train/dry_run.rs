@@ -3,7 +3,7 @@
 use serde::Serialize;
 use train::{Forecast, RunConfig};
 
-use crate::interrupt::end_at_once;
+use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::progress::{TextProgress, clock};
 
@@ -38,11 +38,11 @@ struct Forecasted {
 /// Tries the run and shows what was found.
 pub fn show(config: &RunConfig, resume: bool, output: Output) -> anyhow::Result<()> {
     output.remark("reading the text and trying a few steps ...");
-    end_at_once(output)?;
+    let interrupt = Interrupt::listen(None)?;
     let mut progress = TextProgress::new(output);
     let forecast = train::forecast(config, resume, &mut |done| {
         progress.set(done);
-        true
+        !interrupt.raised()
     })?;
     drop(progress);
     forecast.notes.iter().for_each(|note| output.remark(note));

@@ -1,0 +1,117 @@
+//! Rendering a template in an environment like that of transformers.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
+
+use super::ChatTemplate;
+use super::python;
+
+const NAME: &str = "chat template";
+
+/// Whether the template can be understood.
+pub(super) fn check(template: &ChatTemplate) -> Result<(), String> {
+    environment(&template.source, local_time).map(|_| ())
+}
+
+/// The time of the machine, written as `format` says.
+pub(super) fn local_time(format: &str) -> Result<String, String> {
+    jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(|error| error.to_string())
+}
+
+/// The text of `messages`; `now` writes the time.
+pub(super) fn render(
+    template: &ChatTemplate,
+    messages: &serde_json::Value,
+    tools: Option<&serde_json::Value>,
+    asks: bool,
+    now: &(impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static),
+) -> Result<String, String> {
+    let environment = environment(&template.source, now.clone())?;
+    let mut context: std::collections::BTreeMap<&str, Value> = [
+        ("messages", value_of(messages)),
+        ("tools", tools.map_or(Value::from(()), value_of)),
+        ("documents", Value::from(())),
+        ("add_generation_prompt", Value::from(asks)),
+    ]
+    .into();
+    context.extend(template.special_tokens.iter().map(|(name, token)| (&**name, Value::from(&**token))));
+    let compiled = environment.get_template(NAME).map_err(|error| one_line(&error))?;
+    compiled.render(context).map_err(|error| one_line(&error))
+}
+
+/// A JSON value as a template sees it, keys in their order.
+fn value_of(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::from(()),
+        serde_json::Value::Bool(flag) => Value::from(*flag),
+        serde_json::Value::Number(number) => match number.as_i64() {
+            Some(whole) => Value::from(whole),
+            None => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::from(text.as_str()),
+        serde_json::Value::Array(items) => items.iter().map(value_of).collect(),
+        serde_json::Value::Object(fields) => {
+            Value::from_pairs(fields.iter().map(|(key, value)| (key.as_str(), value_of(value))))
+        }
+    }
+}
+
+fn environment<'a>(
+    source: &str,
+    now: impl Fn(&str) -> Result<String, String> + Send + Sync + 'static,
+) -> Result<Environment<'a>, String> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.map_err(|error| one_line(&error))?);
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_formatter(|output, _, value| {
+        if value.is_undefined() {
+            return Ok(());
+        }
+        write!(output, "{}", python::text(value)).map_err(Error::from)
+    });
+    environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, Error> {
+        let indent: Option<usize> = options.get("indent")?;
+        let ascii: Option<bool> = options.get("ensure_ascii")?;
+        Ok(python::json(&value, indent, ascii.unwrap_or(false)))
+    });
+    environment.add_function("raise_exception", |reason: String| -> Result<String, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, reason))
+    });
+    environment.add_function("strftime_now", move |format: String| -> Result<String, Error> {
+        now(&format).map_err(|reason| Error::new(ErrorKind::InvalidOperation, reason))
+    });
+    environment
+        .add_template_owned(NAME, without_generation_tags(source))
+        .map_err(|error| one_line(&error))?;
+    Ok(environment)
+}
+
+/// transformers marks what the assistant says with a tag of its own. It changes no text; a condition that always holds treats the
+/// white space around it alike.
+fn without_generation_tags(source: &str) -> String {
+    let mut text = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let Some(length) = rest[at..].find("%}") else { break };
+        let tag = &rest[at..at + length + 2];
+        let inner = tag.trim_start_matches("{%").trim_end_matches("%}").trim_matches(['-', '+']).trim();
+        let replaced = match inner {
+            "generation" => tag.replacen("generation", "if true", 1),
+            "endgeneration" => tag.replacen("endgeneration", "endif", 1),
+            _ => tag.to_owned(),
+        };
+        text += &rest[..at];
+        text += &replaced;
+        rest = &rest[at + length + 2..];
+    }
+    text + rest
+}
+
+fn one_line(error: &Error) -> String {
+    let line = error.line().map_or(String::new(), |line| format!(" (line {line} of the chat template)"));
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    format!("the chat template refuses it: {}{line}", what.replace('\n', " "))
+}

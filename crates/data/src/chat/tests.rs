@@ -1,0 +1,93 @@
+use std::path::Path;
+
+use super::*;
+
+fn chatml() -> ChatTemplate {
+    let source = "{{ bos_token }}{% for message in messages %}\n\
+                  {{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}\n\
+                  {% endfor %}\n\
+                  {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+    let tokens = [("bos_token".to_owned(), "<s>".to_owned())].into();
+    ChatTemplate::new(source.to_owned(), tokens).unwrap()
+}
+
+/// Every published template in the shared data gives the text that jinja2 and transformers give, or refuses where they refuse.
+#[test]
+fn renderings_equal_those_of_transformers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/chat_templates");
+    let Ok(text) = fs_err::read_to_string(folder.join("golden.json")) else {
+        eprintln!("skipped: {} is not there", folder.display());
+        return;
+    };
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    let now: jiff::civil::DateTime = golden["now"].as_str().unwrap().parse().unwrap();
+    let time = move |format: &str| jiff::fmt::strtime::format(format, now).map_err(|error| error.to_string());
+    let mut cases = 0;
+    for (name, entry) in golden["templates"].as_object().unwrap() {
+        let source = fs_err::read_to_string(folder.join(entry["file"].as_str().unwrap())).unwrap();
+        let tokens = entry["special_tokens"].as_object().unwrap().iter();
+        let tokens = tokens.filter_map(|(name, token)| Some((name.clone(), token.as_str()?.to_owned())));
+        let template = ChatTemplate::new(source, tokens.collect()).unwrap();
+        for case in entry["cases"].as_array().unwrap() {
+            let messages = &golden["conversations"][case["conversation"].as_str().unwrap()];
+            let tools = (case["tools"] == true).then_some(&golden["tools"]);
+            let asks = case["add_generation_prompt"] == true;
+            let rendered = render::render(&template, messages, tools, asks, &time);
+            let what = format!("{name}, {}, tools {}, asks {asks}", case["conversation"], case["tools"]);
+            match case["text"].as_str() {
+                Some(text) => assert_eq!(rendered.as_deref(), Ok(text), "{what}"),
+                None => assert!(rendered.is_err(), "{what}: {rendered:?}"),
+            }
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 90);
+}
+
+#[test]
+fn answers_are_learnt_with_the_end_of_their_turn() {
+    let conversation = json!([
+        {"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c?"}, {"role": "assistant", "content": "d"},
+    ]);
+    let (text, spans) = chatml().answers(&conversation, None).unwrap();
+    assert!(text.starts_with("<s><|im_start|>user\na?"));
+    let said: Vec<&str> = spans.into_iter().map(|span| &text[span]).collect();
+    assert_eq!(said, ["b<|im_end|>\n", "d<|im_end|>\n"]);
+}
+
+#[test]
+fn what_cannot_be_learnt_from_is_refused_in_one_line() {
+    let refusal = |conversation: Value| {
+        let reason = chatml().answers(&conversation, None).unwrap_err();
+        assert!(!reason.contains('\n'));
+        reason
+    };
+    assert!(refusal(json!([{"role": "user", "content": "a"}])).contains("no answer"));
+    assert!(refusal(json!([{"role": "assistant", "content": "a"}])).contains("begins with an answer"));
+    assert!(refusal(json!([{"content": "a"}])).contains("message 1 has no role"));
+    assert!(refusal(json!("a")).contains("no list"));
+    let raising = "{{ raise_exception('roles must alternate') }}".to_owned();
+    let raising = ChatTemplate::new(raising, BTreeMap::new()).unwrap();
+    let reason = raising.answers(&json!([{"role": "user"}]), None).unwrap_err();
+    assert_eq!(reason, "the chat template refuses it: roles must alternate (line 1 of the chat template)");
+    let changing = "{% for m in messages %}{{ m.role if loop.last else 'past' }}{% endfor %}".to_owned();
+    let changing = ChatTemplate::new(changing, BTreeMap::new()).unwrap();
+    let two = json!([{"role": "user"}, {"role": "assistant"}, {"role": "user"}]);
+    assert!(changing.answers(&two, None).unwrap_err().contains("in another way"));
+    let broken = ChatTemplate::new("{% for %}".to_owned(), BTreeMap::new()).unwrap_err().to_string();
+    assert!(broken.starts_with("chat template: ") && !broken.contains('\n'), "{broken}");
+}
+
+#[test]
+fn a_template_is_found_where_tokenizers_keep_it() {
+    let config = json!({"chat_template": "a", "eos_token": {"content": "</s>"}, "pad_token": null});
+    let found = ChatTemplate::in_files(&config, None).unwrap();
+    assert_eq!((found.source.as_str(), found.special_tokens["eos_token"].as_str()), ("a", "</s>"));
+    assert!(!found.special_tokens.contains_key("pad_token"));
+    assert_eq!(ChatTemplate::in_files(&config, Some("b")).unwrap().source, "b");
+    let several = json!({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]});
+    assert_eq!(ChatTemplate::in_files(&several, None).unwrap().source, "d");
+    assert!(ChatTemplate::in_files(&json!({}), None).is_none());
+    assert_ne!(found.digest(), ChatTemplate::in_files(&several, None).unwrap().digest());
+}

@@ -1,0 +1,228 @@
+//! Registers (MuToR, Gerontopoulos et al. 2505.10518): rows beside the tokens that predict farther ahead, in training only.
+//!
+//! A register behind token t with offset d predicts token t + d. It is one vector shared by all of them; that it stands for
+//! another distance is told by its position alone, t + d - 1: where the token stands that would predict t + d in ordinary
+//! next-token prediction. It sees what token t sees, and itself; nobody sees it. What remains at the end is the model as it is.
+//!
+//! `loss = (1 - a) * mean over tokens + a * mean over registers` (section 3.1), both means over the window of a step.
+
+mod attach;
+mod place;
+
+use data::Batch;
+use model::Decoder;
+use serde::{Deserialize, Serialize};
+use tensor::{Layout, LossSum, ParamId, Tape};
+
+use crate::{Drafter, Error, Objective, Result, Window};
+pub use attach::{REGISTER_VECTOR, RegisterStart};
+pub use place::Placed;
+
+/// Which registers share an offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OffsetsPer {
+    /// All of one document in a row, as in the paper.
+    #[default]
+    Sequence,
+    /// None: each draws its own.
+    Register,
+}
+
+/// Settings of registers, as they stand in `mtp.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistersSpec {
+    /// The smallest offset. 2 where the next token is easy to copy, so that a register does not learn to copy it.
+    pub d_min: usize,
+    /// The largest offset.
+    pub d_max: usize,
+    /// Share `a` of the registers in the loss, between 0 and 1.
+    pub weight: f32,
+    /// Which registers share an offset.
+    pub offsets: OffsetsPer,
+    /// Share of the tokens before a target that a register stands behind, drawn anew for each row.
+    pub density: f64,
+    /// How many tokens of a document in a row a register stands behind, in place of the share; 0: by the share.
+    pub count: usize,
+    /// Registers behind one token, with different offsets.
+    pub consecutive: usize,
+    /// Of what is drawn.
+    pub seed: u64,
+}
+
+/// Farther ahead than this nothing is left to predict.
+pub const LARGEST_OFFSET: usize = 256;
+
+impl Default for RegistersSpec {
+    /// What the authors recommend.
+    fn default() -> Self {
+        Self {
+            d_min: 1,
+            d_max: 4,
+            weight: 0.3,
+            offsets: OffsetsPer::Sequence,
+            density: 1.0,
+            count: 0,
+            consecutive: 1,
+            seed: 0,
+        }
+    }
+}
+
+impl RegistersSpec {
+    /// How many offsets there are.
+    pub fn offsets(&self) -> usize {
+        (self.d_max + 1).saturating_sub(self.d_min)
+    }
+
+    /// Registers for each token before a target, at most.
+    pub fn registers_per_token(&self) -> f64 {
+        self.consecutive as f64 * if self.count > 0 { 1.0 } else { self.density }
+    }
+
+    /// Checks the settings.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |setting, problem: String| Err(Error::Setting { setting, problem });
+        if self.d_min == 0 {
+            return refuse("d_min", "is 0: give at least 1".to_owned());
+        }
+        if self.d_max < self.d_min || self.d_max > LARGEST_OFFSET {
+            let problem =
+                format!("is {}: give {} (objective.d_min) to {LARGEST_OFFSET}", self.d_max, self.d_min);
+            return refuse("d_max", problem);
+        }
+        if !(self.weight > 0.0 && self.weight < 1.0) {
+            return refuse("weight", format!("is {}: give a share between 0 and 1", self.weight));
+        }
+        if !(self.density > 0.0 && self.density <= 1.0) {
+            return refuse("density", format!("is {}: give more than 0 and at most 1", self.density));
+        }
+        if self.consecutive == 0 || self.consecutive > self.offsets() {
+            let problem = format!(
+                "is {}: give 1 to {}, as many as there are offsets",
+                self.consecutive,
+                self.offsets()
+            );
+            return refuse("consecutive", problem);
+        }
+        Ok(())
+    }
+}
+
+/// A vector beside a decoder.
+#[derive(Clone, Debug)]
+pub struct Registers {
+    spec: RegistersSpec,
+    vector: [ParamId; 1],
+    /// Positions beyond it do not exist.
+    context: usize,
+}
+
+impl Registers {
+    /// Its settings.
+    pub fn spec(&self) -> &RegistersSpec {
+        &self.spec
+    }
+
+    /// The vector that all registers share, `[width]`.
+    pub fn vector(&self) -> ParamId {
+        self.vector[0]
+    }
+
+    /// The registers of `batch`, in the order of its rows; `parts` counts the next token and the offsets in use, the smallest
+    /// first.
+    pub fn place(&self, batch: &Batch, parts: usize) -> Vec<Placed> {
+        place_registers(&self.spec, parts, self.context, batch)
+    }
+}
+
+/// The registers of `batch` for a model of `context` positions; see [`Registers::place`].
+pub fn place_registers(spec: &RegistersSpec, parts: usize, context: usize, batch: &Batch) -> Vec<Placed> {
+    let in_use = parts.saturating_sub(1).min(spec.offsets());
+    if in_use == 0 {
+        return Vec::new();
+    }
+    let d_max = spec.d_min + in_use - 1;
+    (0..batch.batch).flat_map(|row| place::of_row(spec, d_max, context, batch, row)).collect()
+}
+
+impl Objective for Registers {
+    fn kind(&self) -> &'static str {
+        "registers"
+    }
+
+    /// The next token, and each offset.
+    fn depths(&self) -> usize {
+        1 + self.spec.offsets()
+    }
+
+    fn tokens_ahead(&self) -> Vec<usize> {
+        std::iter::once(1).chain(self.spec.d_min..=self.spec.d_max).collect()
+    }
+
+    fn lookahead(&self) -> usize {
+        self.spec.d_max
+    }
+
+    fn parameters(&self) -> &[ParamId] {
+        &self.vector
+    }
+
+    /// Offsets count alike, as they are drawn.
+    fn weight(&self, depth: usize) -> f32 {
+        match depth {
+            1 => 1.0 - self.spec.weight,
+            _ => self.spec.weight / self.spec.offsets() as f32,
+        }
+    }
+
+    fn window(&self, batches: &[Batch], depths: usize) -> Window {
+        let mut targets = vec![0; depths];
+        targets[0] = batches.iter().map(|batch| batch.count_targets(1)).sum();
+        for placed in batches.iter().flat_map(|batch| self.place(batch, depths)) {
+            targets[1 + placed.offset as usize - self.spec.d_min] += 1;
+        }
+        Window { targets }
+    }
+
+    fn layout(&self, batch: &Batch, depths: usize) -> Layout {
+        let registers = self.place(batch, depths).into_iter().map(|placed| placed.register).collect();
+        Layout { registers, ..crate::loss::layout(batch) }
+    }
+
+    fn loss(&self, tape: &mut Tape, decoder: &Decoder, batch: &Batch, window: &Window) -> Vec<LossSum> {
+        let placed = self.place(batch, window.depths());
+        let start = tape.mark();
+        let embedded = tape.embed_with_registers(&decoder.embedding, &batch.inputs(), self.vector());
+        let states = decoder.run_blocks(tape, embedded, 0..decoder.blocks.len(), &mut |_, _, _| {});
+        let normed = decoder.final_norm(tape, &states);
+        let (unembedding, cap) = (decoder.unembedding, decoder.config.variant.logit_cap);
+
+        let mut sums = vec![LossSum::default(); window.depths()];
+        let mut targets = Vec::new();
+        batch.targets(1, &mut targets);
+        let scale = (1.0 - self.spec.weight) / window.targets[0].max(1) as f32;
+        let tokens = targets.len();
+        sums[0] = tape.cross_entropy_of_rows(&normed, 0, unembedding, &targets, scale, cap, None);
+
+        // Apart from the tokens, and without any there is nothing: a mean of nothing is no number.
+        if !placed.is_empty() {
+            targets.clear();
+            targets.extend(placed.iter().map(|placed| placed.target));
+            let scale = self.spec.weight / window.targets[1..].iter().sum::<usize>().max(1) as f32;
+            let mut losses = vec![LossSum::default(); placed.len()];
+            tape.cross_entropy_of_rows(&normed, tokens, unembedding, &targets, scale, cap, Some(&mut losses));
+            for (placed, loss) in placed.iter().zip(losses) {
+                sums[1 + placed.offset as usize - self.spec.d_min] += loss;
+            }
+        }
+        tape.backward_to(start);
+        sums
+    }
+
+    /// Registers are gone when the model decodes.
+    fn drafter(&self) -> Option<&dyn Drafter> {
+        None
+    }
+}

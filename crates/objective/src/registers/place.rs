@@ -1,0 +1,108 @@
+//! Where registers stand in a batch, and what each is to predict.
+
+use std::ops::Range;
+
+use data::random::Random;
+use data::{Batch, PADDING};
+use tensor::Register;
+
+use super::{OffsetsPer, RegistersSpec};
+
+/// A register in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Where it stands.
+    pub register: Register,
+    /// How many tokens behind its token the target lies.
+    pub offset: u32,
+    /// What it is to predict.
+    pub target: u32,
+}
+
+/// The registers of one row, with offsets up to `d_max`; those without a target, or with a position beyond the model's context,
+/// are left out.
+///
+/// A register stands behind a token whose next token is a target: in fine-tuning the first one behind the last token of the
+/// prompt. All tokens up to its own target are targets too, so that none predicts across a question into the next answer.
+pub(super) fn of_row(
+    spec: &RegistersSpec,
+    d_max: usize,
+    context: usize,
+    batch: &Batch,
+    row: usize,
+) -> Vec<Placed> {
+    let mut random = Random::new(spec.seed ^ PURPOSE, batch.draws[row]);
+    let ahead = batch.targets_ahead(row);
+    let mut placed = Vec::new();
+    for segment in segments(batch, row) {
+        let shared = match spec.offsets {
+            OffsetsPer::Sequence => draw(spec, d_max, &mut random),
+            OffsetsPer::Register => Vec::new(),
+        };
+        let nearest = shared.iter().copied().min().unwrap_or(spec.d_min);
+        let anchors: Vec<usize> = segment.filter(|&index| ahead[index] as usize >= nearest).collect();
+        for anchor in choose(spec, anchors, &mut random) {
+            let own = match spec.offsets {
+                OffsetsPer::Sequence => None,
+                OffsetsPer::Register => Some(draw(spec, d_max, &mut random)),
+            };
+            for &offset in own.as_ref().unwrap_or(&shared) {
+                let position = batch.positions[row * batch.length + anchor] as usize + offset - 1;
+                if ahead[anchor] as usize >= offset && position < context {
+                    placed.push(Placed {
+                        register: Register {
+                            row: row as u32,
+                            anchor: anchor as u32,
+                            position: position as u32,
+                        },
+                        offset: offset as u32,
+                        target: batch.tokens[row * batch.stride() + anchor + offset],
+                    });
+                }
+            }
+        }
+    }
+    placed
+}
+
+/// Sets the draws of registers apart from everything else that a seed decides.
+const PURPOSE: u64 = 0x7265_6769_7374_6572;
+
+/// Inputs of each segment of a row, padding left out.
+fn segments(batch: &Batch, row: usize) -> Vec<Range<usize>> {
+    let numbers = &batch.segments[row * batch.stride()..][..batch.length];
+    let mut start = 0;
+    let mut ranges = Vec::new();
+    for part in numbers.chunk_by(|a, b| a == b) {
+        if part[0] != PADDING {
+            ranges.push(start..start + part.len());
+        }
+        start += part.len();
+    }
+    ranges
+}
+
+/// Different offsets, as many as registers stand behind one token.
+fn draw(spec: &RegistersSpec, d_max: usize, random: &mut Random) -> Vec<usize> {
+    let mut offsets: Vec<usize> = (spec.d_min..=d_max).collect();
+    random.shuffle(&mut offsets);
+    offsets.truncate(spec.consecutive);
+    offsets
+}
+
+/// Those of `anchors` that registers stand behind, in order.
+fn choose(spec: &RegistersSpec, mut anchors: Vec<usize>, random: &mut Random) -> Vec<usize> {
+    let wanted = match spec.count {
+        0 => (anchors.len() as f64 * spec.density).round() as usize,
+        count => count.min(anchors.len()),
+    };
+    if wanted < anchors.len() {
+        random.shuffle(&mut anchors);
+        anchors.truncate(wanted);
+        anchors.sort_unstable();
+    }
+    anchors
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! `sakiyomi data generate`: examples of synthetic tasks, as files to train and to test on.
+
+use std::path::Path;
+
+use data::Example;
+use data::tasks::{self, addition, induction, polynomial, star_graph};
+use serde::Serialize;
+
+use crate::arguments::{AnsweredTask, Drawn};
+use crate::failure::Verdict;
+use crate::output::Output;
+
+/// More examples than any of the tasks is trained on.
+const MOST_EXAMPLES: usize = 10_000_000;
+
+/// More numbers than a tokenizer of numerals has use for.
+const MOST_NUMBERS: usize = 100_000;
+
+#[derive(Serialize)]
+struct Generated {
+    folder: String,
+    training: usize,
+    test: usize,
+    first: String,
+    tokenizer: Option<String>,
+}
+
+pub fn generate(task: &AnsweredTask, output: Output) -> anyhow::Result<Verdict> {
+    let (drawn, numbers) = match task {
+        AnsweredTask::StarGraph(graph) => (&graph.drawn, Some(graph.nodes)),
+        AnsweredTask::Addition(addition) => (&addition.drawn, None),
+        AnsweredTask::Polynomial(polynomial) => (&polynomial.drawn, None),
+        AnsweredTask::Induction(induction) => (&induction.drawn, Some(induction.symbols)),
+    };
+    let folder = drawn.output.display().to_string();
+    anyhow::ensure!(!drawn.output.exists(), "{folder} exists: give another name, or remove it first");
+    anyhow::ensure!(drawn.train > 0 && drawn.test > 0, "--train 0 or --test 0: give at least 1 of either");
+    for (flag, count) in [("--train", drawn.train), ("--test", drawn.test)] {
+        anyhow::ensure!(count <= MOST_EXAMPLES, "{flag} {count}: at most {MOST_EXAMPLES}");
+    }
+    if let Some(numbers) = numbers {
+        anyhow::ensure!(numbers <= MOST_NUMBERS, "{numbers} numbers: at most {MOST_NUMBERS}");
+    }
+    let (training, test) = examples(task, drawn)?;
+    save(&drawn.output, &training, &test, numbers)?;
+    let generated = Generated {
+        training: training.len(),
+        test: test.len(),
+        first: format!("{}{}", training[0].prompt, training[0].answer),
+        tokenizer: numbers.map(|_| folder.clone()),
+        folder,
+    };
+    output.result(&generated, || generated.text())?;
+    Ok(Verdict::Done)
+}
+
+fn examples(task: &AnsweredTask, drawn: &Drawn) -> anyhow::Result<(Vec<Example>, Vec<Example>)> {
+    let Drawn { train, test, seed, .. } = *drawn;
+    let found = match task {
+        AnsweredTask::StarGraph(of) => {
+            let graph = star_graph::StarGraph {
+                degree: of.degree,
+                length: of.length,
+                nodes: of.nodes,
+                reversed: of.reversed,
+            };
+            graph.validate()?;
+            tasks::draw_apart(seed, train, test, |random| graph.draw(random))
+        }
+        AnsweredTask::Addition(of) => {
+            let most = addition::MOST_DIGITS;
+            anyhow::ensure!((1..=most).contains(&of.digits), "--digits {}: give 1 to {most}", of.digits);
+            let addition = addition::Addition { digits: of.digits, steps: !of.no_steps };
+            tasks::draw_apart(seed, train, test, |random| addition.draw(random))
+        }
+        AnsweredTask::Polynomial(of) => {
+            let polynomial = polynomial::Polynomial {
+                prime: of.prime,
+                terms: of.terms,
+                least_operations: of.least_operations,
+                most_operations: of.most_operations,
+            };
+            polynomial.validate()?;
+            tasks::draw_apart(seed, train, test, |random| polynomial.draw(random))
+        }
+        AnsweredTask::Induction(of) => {
+            let induction = induction::Induction { symbols: of.symbols, length: of.length, names: of.names };
+            induction.validate()?;
+            tasks::draw_apart(seed, train, test, |random| induction.draw(random))
+        }
+    };
+    found.ok_or_else(|| {
+        anyhow::anyhow!(
+            "the task has fewer than {} different examples: ask for less, or make it larger",
+            train + test
+        )
+    })
+}
+
+/// Writes the folder, whole or not at all.
+fn save(folder: &Path, training: &[Example], test: &[Example], numbers: Option<usize>) -> anyhow::Result<()> {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.ok_or_else(|| anyhow::anyhow!("--output {}: no name for a folder", folder.display()))?;
+    let partial = folder.with_file_name(format!(".{name}.partial"));
+    if partial.exists() {
+        fs_err::remove_dir_all(&partial)?;
+    }
+    fs_err::create_dir_all(&partial)?;
+    fs_err::write(partial.join("train.txt"), lines(training))?;
+    fs_err::write(partial.join("test.txt"), lines(test))?;
+    for (name, text) in numbers.map(tasks::numeral_tokenizer).into_iter().flatten() {
+        fs_err::write(partial.join(name), text)?;
+    }
+    Ok(fs_err::rename(partial, folder)?)
+}
+
+fn lines(examples: &[Example]) -> String {
+    examples.iter().flat_map(|example| [&*example.prompt, &*example.answer, "\n"]).collect()
+}
+
+impl Generated {
+    fn text(&self) -> String {
+        let tokenizer =
+            self.tokenizer.as_ref().map_or(String::new(), |folder| format!(" data.tokenizer={folder}"));
+        let Self { training, test, first, folder, .. } = self;
+        format!(
+            "wrote {training} examples to train on and {test} to test on; the first of them:\n  {first}\nto train on them:\n  \
+             sakiyomi train run.toml data.examples=prompts data.train={folder}/train.txt \
+             data.held_out={folder}/test.txt{tokenizer}"
+        )
+    }
+}

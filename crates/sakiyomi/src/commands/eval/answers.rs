@@ -1,0 +1,180 @@
+//! `sakiyomi eval --task`: prompts answered freely, and how many of the answers are right.
+
+use std::ops::ControlFlow;
+
+use data::{Document, Documents, Examples, Learnt, Source};
+use decode::{DecodeSettings, GenerateSettings, generate};
+use serde::Serialize;
+
+use crate::arguments::{Eval, EvaluationTask};
+use crate::commands::checkpoint::Loaded;
+use crate::failure::Verdict;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::progress::Counter;
+
+/// Tokens of an answer in words.
+const LONG_ANSWER: usize = 256;
+
+#[derive(Serialize)]
+struct Answered {
+    checkpoint: String,
+    task: &'static str,
+    finished: bool,
+    answered: usize,
+    right: usize,
+    share: f64,
+    tokens: usize,
+    wrong: Vec<Wrong>,
+}
+
+#[derive(Serialize)]
+struct Wrong {
+    prompt: String,
+    answer: String,
+    said: String,
+}
+
+pub fn run(eval: &Eval, task: EvaluationTask, threads: usize, output: Output) -> anyhow::Result<Verdict> {
+    anyhow::ensure!(!eval.prompt_end.is_empty(), "--prompt-end is empty: name what ends a prompt");
+    let loaded = Loaded::read(&eval.checkpoint, threads)?;
+    let examples = Examples::Prompts {
+        prompt: eval.prompt_field.clone(),
+        completion: eval.completion_field.clone(),
+        prompt_end: eval.prompt_end.clone(),
+    };
+    let source = Source { paths: eval.data.clone(), examples, ..Source::default() };
+    let most = if eval.count == 0 { usize::MAX } else { eval.count };
+    let documents: Vec<Document> = Documents::of(&source)?.take(most).collect::<data::Result<_>>()?;
+    let context = loaded.checkpoint.decoder.config.context;
+    let mut target = loaded.target(context)?;
+    let vocabulary = &loaded.checkpoint.vocabulary;
+    let interrupt = Interrupt::listen(None)?;
+    let mut counter = Counter::new("answering", documents.len());
+    let mut answered = Answered {
+        checkpoint: eval.checkpoint.display().to_string(),
+        task: task.name(),
+        finished: true,
+        answered: 0,
+        right: 0,
+        share: 0.0,
+        tokens: 0,
+        wrong: Vec::new(),
+    };
+    for document in &documents {
+        let Some((prompt, answer)) = apart(document) else { continue };
+        let ids = loaded.encode(prompt)?;
+        let wanted = vocabulary.encode(answer)?;
+        let most = eval.max_new_tokens.unwrap_or(match task {
+            EvaluationTask::ExactMatch => wanted.len() + 1,
+            EvaluationTask::Gsm8k => LONG_ANSWER,
+        });
+        anyhow::ensure!(
+            ids.len() < context,
+            "a prompt of {} tokens does not fit into the model's context of {context}: {prompt}",
+            ids.len()
+        );
+        let settings = GenerateSettings {
+            decoding: DecodeSettings {
+                max_new_tokens: most.min(context - ids.len()),
+                draft_length: target.longest_draft(),
+                end_tokens: loaded.end_tokens(),
+                ..DecodeSettings::default()
+            },
+            stop: Vec::new(),
+        };
+        let said = generate(&mut target, vocabulary, &ids, &settings, &mut |_| match interrupt.raised() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })?;
+        if interrupt.raised() {
+            answered.finished = false;
+            break;
+        }
+        answered.answered += 1;
+        answered.tokens += said.decoded.ids.len();
+        // Both as the vocabulary writes them, so that spaces that it does not know do not count.
+        let right = task.is_right(&said.text, &vocabulary.decode(&wanted)?);
+        answered.right += usize::from(right);
+        if !right && answered.wrong.len() < eval.show_wrong {
+            let (prompt, answer) = (prompt.to_owned(), answer.to_owned());
+            answered.wrong.push(Wrong { prompt, answer, said: said.text });
+        }
+        answered.share = answered.right as f64 / answered.answered as f64;
+        counter.set(answered.answered, output, || format!("{:.1} % right", 100.0 * answered.share));
+    }
+    counter.finish();
+    anyhow::ensure!(answered.answered > 0, "no prompt was answered");
+    output.result(&answered, || answered.text())?;
+    Ok(Verdict::Done)
+}
+
+/// A prompt and its answer.
+fn apart(document: &Document) -> Option<(&str, &str)> {
+    let Learnt::Answers { spans, .. } = &document.learnt else { return None };
+    let span = spans.first()?.clone();
+    Some((&document.text[..span.start], &document.text[span]))
+}
+
+impl EvaluationTask {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ExactMatch => "exact-match",
+            Self::Gsm8k => "gsm8k",
+        }
+    }
+
+    fn is_right(self, said: &str, answer: &str) -> bool {
+        match self {
+            Self::ExactMatch => said.trim() == answer.trim(),
+            Self::Gsm8k => last_number(said).is_some_and(|number| Some(number) == last_number(answer)),
+        }
+    }
+}
+
+/// The last number of a text, without the commas between thousands; behind `####` if that is there.
+fn last_number(text: &str) -> Option<String> {
+    let text = text.split_once("####").map_or(text, |(_, behind)| behind.lines().next().unwrap_or_default());
+    let digit = |character: char| character.is_ascii_digit() || ",.-".contains(character);
+    let numbers = text.split(|character| !digit(character)).map(|word| word.replace(',', ""));
+    let trimmed = numbers.map(|word| word.trim_end_matches(['.', '-']).trim_start_matches('.').to_owned());
+    let number = trimmed.filter_map(|word| word.parse::<f64>().ok()).next_back()?;
+    Some(number.to_string())
+}
+
+impl Answered {
+    fn text(&self) -> String {
+        let stopped = if self.finished { "" } else { " (stopped early)" };
+        let wrong: String = self
+            .wrong
+            .iter()
+            .map(|wrong| {
+                format!("\n  {}\n    answer {}\n    said   {}", wrong.prompt, wrong.answer, wrong.said)
+            })
+            .collect();
+        let wrong = if wrong.is_empty() { wrong } else { format!("\nwrong, for example:{wrong}") };
+        let Self { answered, right, tokens, .. } = self;
+        let percent = 100.0 * self.share;
+        format!("{right} of {answered} answers are right ({percent:.1} %), {tokens} tokens{stopped}{wrong}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_number_is_found_in_words() {
+        let number = |text: &str| last_number(text);
+        assert_eq!(number("so 3 + 4 = 7 apples."), Some("7".to_owned()));
+        assert_eq!(number("it is $1,234.50.\n#### 1,200\nor 5"), Some("1200".to_owned()));
+        assert_eq!(number("18.0"), number("18"));
+        assert_eq!((number("-3"), number("none")), (Some("-3".to_owned()), None));
+        assert!(EvaluationTask::Gsm8k.is_right("= 72", "48+24 = 72\n#### 72"));
+        assert!(!EvaluationTask::Gsm8k.is_right("nothing", "nothing"));
+        assert!(
+            EvaluationTask::ExactMatch.is_right(" 1 2", "1 2 ")
+                && !EvaluationTask::ExactMatch.is_right("1 2 3", "1 2")
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! Prompts and answers: tasks, conversations, registers, adapters, and what cannot be learnt from.
+
+use crate::support::{CHECKPOINT, Place, training, training_from};
+
+const GRAPHS: &[&str] = &[
+    "data",
+    "generate",
+    "star-graph",
+    "--output",
+    "graphs",
+    "--nodes",
+    "12",
+    "--length",
+    "4",
+    "--train",
+    "60",
+    "--test",
+    "8",
+];
+
+const ON_GRAPHS: &[&str] = &[
+    "data.examples=prompts",
+    "data.train=graphs/train.txt",
+    "data.held_out=graphs/test.txt",
+    "data.tokenizer=graphs",
+    "objective.kind=registers",
+    "objective.d_min=2",
+];
+
+#[test]
+fn a_task_is_drawn_trained_with_registers_and_answered() {
+    let place = Place::new();
+    let drawn = place.json(GRAPHS);
+    assert_eq!((drawn["training"].as_u64(), drawn["test"].as_u64()), (Some(60), Some(8)));
+    place.refuses(GRAPHS, &["graphs exists"]);
+    let again: Vec<&str> = GRAPHS.iter().map(|&word| if word == "graphs" { "again" } else { word }).collect();
+    place.succeeds(&again);
+    for file in ["train.txt", "test.txt", "tokenizer.json"] {
+        assert_eq!(place.read(&format!("graphs/{file}")), place.read(&format!("again/{file}")));
+    }
+    let shown = place.json(&[&["data", "show", "run.toml", "--rows", "1"], ON_GRAPHS].concat());
+    let tokens = shown["rows"][0].as_array().unwrap();
+    let learnt: Vec<bool> = tokens.iter().map(|token| token["target"] == true).collect();
+    // The first graph of the row: 6 edges and the question, then the path and its end.
+    assert!(
+        learnt[..21].iter().all(|&learnt| !learnt) && learnt[21..26].iter().all(|&learnt| learnt),
+        "{learnt:?}"
+    );
+    let registers = |token: usize| tokens[token]["registers"].as_array().unwrap().len();
+    assert_eq!((registers(19), registers(20)), (0, 1));
+
+    place.train(ON_GRAPHS);
+    let answered = place.json(&["eval", CHECKPOINT, "--data", "graphs/test.txt", "--task", "exact-match"]);
+    assert_eq!((answered["answered"].as_u64(), answered["task"].as_str()), (Some(8), Some("exact-match")));
+    let few = ["eval", CHECKPOINT, "--data", "graphs/test.txt", "--task", "exact-match", "--count", "2"];
+    assert_eq!(place.json(&few)["answered"], 2);
+    place.succeeds(&["generate", CHECKPOINT, "--prompt", "1,2|3,4/1,2=", "--max-new-tokens", "3"]);
+}
+
+#[test]
+fn every_task_is_drawn() {
+    let place = Place::new();
+    for task in ["addition", "polynomial", "induction"] {
+        let arguments = ["data", "generate", task, "--output", task, "--train", "5", "--test", "3"];
+        let drawn = place.json(&arguments);
+        assert!(drawn["first"].as_str().unwrap().contains('='), "{drawn}");
+        let lines = String::from_utf8(place.read(&format!("{task}/test.txt"))).unwrap().lines().count();
+        assert_eq!(lines, 3);
+    }
+    let none = ["data", "generate", "addition", "--digits", "1", "--output", "x"];
+    place.refuses(&none, &["different examples"]);
+    let nodes = ["data", "generate", "star-graph", "--nodes", "5", "--output", "x"];
+    place.refuses(&nodes, &["9 nodes, and there are 5"]);
+    assert!(!place.exists("x"));
+}
+
+#[test]
+fn conversations_are_learnt_by_a_template() {
+    let place = Place::new();
+    place.succeeds(&["data", "tokenizer", "text.jsonl", "--size", "280", "--output", "tokenizer.json"]);
+    let template = "{% for message in messages %}{{ message.role + ': ' + message.content + '<|end|>\\n' }}{% endfor %}\
+                    {% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
+    place.write("chat.jinja", template);
+    let said = |role: &str, text: &str| format!(r#"{{"role": "{role}", "content": "{text}"}}"#);
+    let conversation = |number: usize| {
+        let (asked, answer) = (said("user", &format!("the {number}?")), said("assistant", "a hill"));
+        format!("{{\"messages\": [{asked}, {answer}]}}\n")
+    };
+    place.write("chat.jsonl", (0..30).map(conversation).collect::<String>());
+    let chat = [
+        "data.train=chat.jsonl",
+        "data.examples=messages",
+        "data.tokenizer=tokenizer.json",
+        "data.chat_template=chat.jinja",
+        "objective.kind=registers",
+    ];
+    place.train(&chat);
+    assert_eq!(place.read("run/checkpoints/last/chat_template.jinja"), template.as_bytes());
+    let asked =
+        place.succeeds(&["generate", CHECKPOINT, "--chat", "--prompt", "the 3?", "--max-new-tokens", "4"]);
+    assert!(!asked.is_empty());
+
+    let refuses = |line: &str, words: &[&str]| {
+        place.write("bad.jsonl", format!("{}{line}\n", conversation(1)));
+        place.refuses(&training(&[&chat[..], &["data.train=bad.jsonl", "run.folder=bad"]].concat()), words);
+    };
+    refuses(&format!("{{\"messages\": [{}]}}", said("user", "a")), &["bad.jsonl:2", "no answer"]);
+    refuses(
+        &format!("{{\"messages\": [{}]}}", said("assistant", "a")),
+        &["bad.jsonl:2", "roles out of order"],
+    );
+    refuses("{\"messages\": 3}", &["bad.jsonl:2", "no list"]);
+    refuses("{\"text\": \"a\"}", &["bad.jsonl:2", "no field \"messages\""]);
+    place.write("raising.jinja", "{{ raise_exception('no such role') }}");
+    let raising = ["data.chat_template=raising.jinja", "run.folder=bad"];
+    place.refuses(&training(&[&chat[..], &raising].concat()), &["chat.jsonl:1", "no such role"]);
+    // A template that was exchanged after training.
+    place.write("run/checkpoints/last/chat_template.jinja", "{{ messages }}");
+    place.refuses(&["generate", CHECKPOINT, "--prompt", "a"], &["chat template", "another one"]);
+}
+
+#[test]
+fn adapters_are_trained_merged_and_refused() {
+    let place = Place::trained(&["objective.kind=next-token", "run.folder=base"]);
+    let base = "model.init=base/checkpoints/last";
+    let lora = [base, "train.mode=lora", "lora.rank=2", "lora.targets=[\"q_proj\", \"down_proj\"]"];
+    place.succeeds(&training_from(&lora));
+    assert!(place.exists("run/checkpoints/last/adapter/adapter_config.json"));
+    let merged = place.json(&["merge", CHECKPOINT, "--output", "merged"]);
+    assert_eq!(merged["merged"].as_array().unwrap().len(), 4);
+    assert!(place.exists("merged/model.safetensors") && !place.exists("merged/adapter"));
+    let text =
+        |folder: &str| place.succeeds(&["generate", folder, "--prompt", "the", "--max-new-tokens", "8"]);
+    text("merged");
+    text(CHECKPOINT);
+    place.refuses(&["merge", "merged", "--output", "twice"], &["has no adapter"]);
+    place.refuses(&["merge", CHECKPOINT, "--output", "merged"], &["merged exists"]);
+    let other = ["merge", "merged", "--adapter", "run/checkpoints/last/adapter", "--output", "twice"];
+    place.refuses(&other, &["other weights"]);
+    let none = [base, "train.mode=lora", "lora.targets=[\"query\"]", "run.folder=none"];
+    place.refuses(&training_from(&none), &["\"query\" matches nothing", "q_proj"]);
+}
+
+#[test]
+fn examples_without_an_answer_long_enough_are_refused() {
+    let place = Place::new();
+    place.write("short.txt", (0..20).map(|number| format!("{number}=1\n")).collect::<String>());
+    let short = [
+        "data.train=short.txt",
+        "data.examples=prompts",
+        "objective.kind=registers",
+        "objective.d_min=6",
+        "objective.d_max=8",
+    ];
+    place.refuses(&training(&short), &["depth"]);
+    place.write("short.txt", "no answer here\n");
+    place.refuses(&training(&short), &["short.txt:1", "\"=\""]);
+    place.refuses(&training(&["objective.kind=registers", "objective.d_max=0"]), &["objective.d_max is 0"]);
+    place.refuses(
+        &training(&["objective.kind=registers", "objective.register_weight=1"]),
+        &["objective.register_weight is 1"],
+    );
+    place.refuses(&training(&["data.examples=messages"]), &["data.chat_template is needed"]);
+}

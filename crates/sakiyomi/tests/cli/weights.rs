@@ -81,9 +81,8 @@ fn packed_folders_are_refused_where_they_cannot_be_used() {
     place.succeeds(&["quantize", CHECKPOINT, "--weights", "int8", "--output", "packed"]);
     place.refuses(&["generate", "packed", "--weights", "int4"], &["packed", "int8", "--weights"]);
     place.refuses(&["quantize", "packed", "--weights", "int4", "--output", "other"], &["packed", "int8"]);
-    let init = ["model.init=packed", "train.mode=full", "data.train=text.jsonl"];
-    let train = [&["train", "run.toml", "run.folder=new"], &init[..]].concat();
-    place.refuses(&train, &["packed", "int8"]);
+    let train = ["train", "run.toml", "run.folder=new", "train.mode=full", "model.init=packed"];
+    place.refuses(&[&train[..], &["data.train=text.jsonl"]].concat(), &["packed", "int8"]);
     place
         .refuses(&["quantize", CHECKPOINT, "--weights", "int8", "--output", "packed"], &["packed", "exists"]);
     place.refuses(&["quantize", CHECKPOINT, "--weights", "f32", "--output", "other"], &["f32", "int8"]);

@@ -4,8 +4,7 @@ use super::*;
 
 fn chatml() -> ChatTemplate {
     let source = "{{ bos_token }}{% for message in messages %}\n\
-                  {{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}\n\
-                  {% endfor %}\n\
+                  {{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}\n\
                   {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
     let tokens = [("bos_token".to_owned(), "<s>".to_owned())].into();
     ChatTemplate::new(source.to_owned(), tokens).unwrap()

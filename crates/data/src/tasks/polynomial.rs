@@ -31,7 +31,8 @@ impl Polynomial {
     /// If the field is none, or there is nothing to do.
     pub fn validate(&self) -> Result<()> {
         let prime = self.prime;
-        let is_prime = prime >= 2 && (2..prime).take_while(|d| d * d <= prime).all(|d| !prime.is_multiple_of(d));
+        let is_prime =
+            prime >= 2 && (2..prime).take_while(|d| d * d <= prime).all(|d| !prime.is_multiple_of(d));
         if !is_prime || prime > LARGEST_PRIME {
             return Err(Error::Setting(format!("{prime} is no prime up to {LARGEST_PRIME}")));
         }

@@ -1,4 +1,4 @@
-//! Arithmetic of polynomials over a small field (Gloeckle et al. 2404.19737, section 4.2): F_p[X]/(X^n), with unary minus, sum,
+//! Arithmetic of polynomials over a small field (Gloeckle et al. 2404.19737, section 4.2): `F_p[X]/(X^n)`, with unary minus, sum,
 //! product and composition.
 //!
 //! `(-[1,2]*[0,3])=0,4`: coefficients from the constant on.

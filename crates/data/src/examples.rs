@@ -74,7 +74,7 @@ impl Example {
             return Err("the completion is empty: there is nothing to learn from it; leave it out".to_owned());
         }
         let (start, text) = (self.prompt.len(), self.prompt + &self.answer);
-        let spans = vec![start..text.len()];
+        let spans = std::iter::once(start..text.len()).collect();
         Ok((text, Learnt::Answers { spans, framed: true }))
     }
 }

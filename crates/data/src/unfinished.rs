@@ -14,17 +14,21 @@ pub fn unfinished_file(folder: &Path) -> io::Result<NamedTempFile> {
     shared(&mut Builder::new()).tempfile_in(folder)
 }
 
+/// The folder that `file` stands in.
+pub fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// Writes `bytes` to `file` whole or not at all.
 ///
 /// # Errors
 /// When the folder takes no new file, or the disk is full; the message names `file`.
 pub fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     let write = || {
-        let mut unfinished = unfinished_file(folder)?;
+        let mut unfinished = unfinished_file(folder_of(file))?;
         unfinished.write_all(bytes)?;
         unfinished.as_file().sync_all()?;
         unfinished.persist(file).map_err(|error| error.error)?;

@@ -6,10 +6,8 @@
 use rayon::prelude::*;
 
 use crate::cpu::multiversion;
+use crate::gated;
 use crate::vector::lanes;
-
-/// Rows per task; no more rows than this stay on the calling thread.
-const ROWS_PER_BLOCK: usize = 16;
 
 /// Elements per task of the form without a gate.
 const ELEMENTS_PER_BLOCK: usize = 1 << 14;
@@ -47,14 +45,7 @@ pub fn backward(x: &[f32], d_out: &[f32], d_x: &mut [f32]) {
 /// # Panics
 /// When the lengths disagree or `width` is zero.
 pub fn gated_forward(gate_up: &[f32], width: usize, out: &mut [f32]) {
-    check_gated(gate_up.len(), width, out.len());
-    if out.len() <= width * ROWS_PER_BLOCK {
-        return gated_forward_rows(gate_up, width, out);
-    }
-    gate_up
-        .par_chunks(2 * width * ROWS_PER_BLOCK)
-        .zip(out.par_chunks_mut(width * ROWS_PER_BLOCK))
-        .for_each(|(gate_up, out)| gated_forward_rows(gate_up, width, out));
+    gated::forward("gelu", gated_forward_rows, gate_up, width, out);
 }
 
 /// Gradient of [`gated_forward`] for `gate_up`, given `d_out` `[rows, width]`; overwrites `d_gate_up` `[rows, 2 * width]`.
@@ -62,13 +53,7 @@ pub fn gated_forward(gate_up: &[f32], width: usize, out: &mut [f32]) {
 /// # Panics
 /// When the lengths disagree or `width` is zero.
 pub fn gated_backward(gate_up: &[f32], width: usize, d_out: &[f32], d_gate_up: &mut [f32]) {
-    check_gated(gate_up.len(), width, d_out.len());
-    assert_eq!(d_gate_up.len(), gate_up.len(), "gelu: the gradient has another length than its input");
-    gate_up
-        .par_chunks(2 * width * ROWS_PER_BLOCK)
-        .zip(d_out.par_chunks(width * ROWS_PER_BLOCK))
-        .zip(d_gate_up.par_chunks_mut(2 * width * ROWS_PER_BLOCK))
-        .for_each(|((gate_up, d_out), d_gate_up)| gated_backward_rows(gate_up, width, d_out, d_gate_up));
+    gated::backward("gelu", gated_backward_rows, gate_up, width, d_out, d_gate_up);
 }
 
 multiversion! {
@@ -138,14 +123,6 @@ fn slope(x: f32, tanh: f32) -> f32 {
     let inner = FACTOR * (1.0 + 3.0 * CUBIC * x * x);
     let bend = if steepness == 0.0 { 0.0 } else { 0.5 * x * steepness * inner };
     0.5 * (1.0 + tanh) + bend
-}
-
-fn check_gated(gate_up: usize, width: usize, out: usize) {
-    assert!(width > 0, "gelu: rows without columns");
-    assert!(
-        gate_up == 2 * out && out.is_multiple_of(width),
-        "gelu: rows of 2 x {width} and {width} in slices of {gate_up} and {out} elements"
-    );
 }
 
 #[cfg(test)]

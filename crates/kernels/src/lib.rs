@@ -12,6 +12,7 @@ pub mod cpu;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod full_attention;
+mod gated;
 pub mod gelu;
 pub mod gelu_erf;
 pub mod head_norm;

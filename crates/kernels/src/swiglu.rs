@@ -2,13 +2,9 @@
 //!
 //! Gate and up projection come from one product and lie side by side in every row, the gate first.
 
-use rayon::prelude::*;
-
 use crate::cpu::multiversion;
+use crate::gated;
 use crate::vector::lanes;
-
-/// Rows per task; no more rows than this stay on the calling thread.
-const ROWS_PER_BLOCK: usize = 16;
 
 /// `out = silu(gate) * up` for `gate_up` `[rows, 2 * width]` and `out` `[rows, width]`.
 ///
@@ -17,14 +13,7 @@ const ROWS_PER_BLOCK: usize = 16;
 /// # Panics
 /// When the lengths disagree or `width` is zero.
 pub fn forward(gate_up: &[f32], width: usize, out: &mut [f32]) {
-    check(gate_up.len(), width, out.len());
-    if out.len() <= width * ROWS_PER_BLOCK {
-        return forward_rows(gate_up, width, out);
-    }
-    gate_up
-        .par_chunks(2 * width * ROWS_PER_BLOCK)
-        .zip(out.par_chunks_mut(width * ROWS_PER_BLOCK))
-        .for_each(|(gate_up, out)| forward_rows(gate_up, width, out));
+    gated::forward("swiglu", forward_rows, gate_up, width, out);
 }
 
 /// Gradient of [`forward`] for `gate_up`, given `d_out` `[rows, width]`; overwrites `d_gate_up` `[rows, 2 * width]`.
@@ -32,13 +21,7 @@ pub fn forward(gate_up: &[f32], width: usize, out: &mut [f32]) {
 /// # Panics
 /// When the lengths disagree or `width` is zero.
 pub fn backward(gate_up: &[f32], width: usize, d_out: &[f32], d_gate_up: &mut [f32]) {
-    check(gate_up.len(), width, d_out.len());
-    assert_eq!(d_gate_up.len(), gate_up.len(), "swiglu: the gradient has another length than its input");
-    gate_up
-        .par_chunks(2 * width * ROWS_PER_BLOCK)
-        .zip(d_out.par_chunks(width * ROWS_PER_BLOCK))
-        .zip(d_gate_up.par_chunks_mut(2 * width * ROWS_PER_BLOCK))
-        .for_each(|((gate_up, d_out), d_gate_up)| backward_rows(gate_up, width, d_out, d_gate_up));
+    gated::backward("swiglu", backward_rows, gate_up, width, d_out, d_gate_up);
 }
 
 multiversion! {
@@ -76,14 +59,6 @@ fn backward_rows_body(gate_up: &[f32], width: usize, d_out: &[f32], d_gate_up: &
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + lanes::exp(-x))
-}
-
-fn check(gate_up: usize, width: usize, out: usize) {
-    assert!(width > 0, "swiglu: rows without columns");
-    assert!(
-        gate_up == 2 * out && out.is_multiple_of(width),
-        "swiglu: rows of 2 x {width} and {width} in slices of {gate_up} and {out} elements"
-    );
 }
 
 #[cfg(test)]

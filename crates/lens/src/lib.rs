@@ -2,7 +2,7 @@
 //! arXiv 2410.20210).
 //!
 //! The way of the data: [`input`] makes items of files, [`look`](mod@look) runs them and reads every layer out, a chunk at a time,
-//! [`saturation`] reduces what was read to a few numbers for each token, [`order`], [`null`], [`tokens`] and [`depth`] judge them;
+//! [`saturation`] reduces what was read to a few numbers for each token, [`order`], [`null`] and [`tokens`] judge them;
 //! [`probe`] learns the task from states, [`intervene`] puts states elsewhere, [`exit`] leaves early. Activations are never kept
 //! beyond their chunk, but for a bounded sample that the probe learns from. Nothing here prints.
 

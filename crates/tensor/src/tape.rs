@@ -287,10 +287,13 @@ impl<'a> Tape<'a> {
         self.trained(map.weight) || map.bias.is_some_and(|b| self.trained(b)) || self.adapter_trained(map)
     }
 
-    /// Called when `x` was used for the last time: frees it unless the backward of its user needs it.
+    /// Called when `x` was used for the last time: frees it unless the backward of its user needs it, or its own does: that of
+    /// attention reads what attention gave.
     fn consume(&mut self, x: usize, needed: bool) {
-        self.nodes[x].handles -= 1;
-        if !needed && self.nodes[x].handles == 0 {
+        let node = &mut self.nodes[x];
+        node.handles -= 1;
+        let needed = needed || node.requires_gradient && matches!(node.op, Op::Attention { .. });
+        if !needed && node.handles == 0 {
             let value = std::mem::take(&mut self.nodes[x].value);
             self.arena.give(value);
         }

@@ -11,6 +11,9 @@ use tensor::{Arena, Layout, LossSum, Params, Tape};
 use crate::error::{Error, Result};
 use crate::step::{accuracy, mean_loss};
 
+/// Loss of `targets` (the second slice) after the tokens of a document (the first), of the same length.
+pub type Score<'a, E> = &'a mut dyn FnMut(&[u32], &[u32]) -> std::result::Result<LossSum, E>;
+
 /// What an evaluation found; lists begin with depth 1, the next token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -135,10 +138,7 @@ impl HeldOut {
     ///
     /// # Errors
     /// When tokens cannot be read from their file, or `score` fails.
-    pub fn evaluate_next<E: From<Error>>(
-        &self,
-        score: &mut dyn FnMut(&[u32], &[u32]) -> std::result::Result<LossSum, E>,
-    ) -> std::result::Result<Evaluation, E> {
+    pub fn evaluate_next<E: From<Error>>(&self, score: Score<E>) -> std::result::Result<Evaluation, E> {
         let mut sum = LossSum::default();
         let mut targets = Vec::new();
         for batch in self.batches.iter() {

@@ -1,4 +1,4 @@
-//! Arithmetic of polynomials over a small field (Gloeckle et al. 2404.19737, section 4.2): F_p[X]/(X^n), with unary minus, sum,
+//! Arithmetic of polynomials over a small field (Gloeckle et al. 2404.19737, section 4.2): `F_p[X]/(X^n)`, with unary minus, sum,
 //! product and composition.
 //!
 //! `(-[1,2]*[0,3])=0,4`: coefficients from the constant on.
@@ -31,7 +31,8 @@ impl Polynomial {
     /// If the field is none, or there is nothing to do.
     pub fn validate(&self) -> Result<()> {
         let prime = self.prime;
-        let is_prime = prime >= 2 && (2..prime).take_while(|d| d * d <= prime).all(|d| prime % d != 0);
+        let is_prime =
+            prime >= 2 && (2..prime).take_while(|d| d * d <= prime).all(|d| !prime.is_multiple_of(d));
         if !is_prime || prime > LARGEST_PRIME {
             return Err(Error::Setting(format!("{prime} is no prime up to {LARGEST_PRIME}")));
         }

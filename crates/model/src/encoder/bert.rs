@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use tensor::{Activation, Arena, Linear, Norm, Ops, ParamId, Params, Tape};
+use tensor::{Arena, Linear, Norm, Ops, ParamId, Params, Tape};
 
 use super::Weights;
-use super::block::{Attention, EncoderBlock, Placement, Sight, block_sizes};
-use super::build::Builder;
+use super::block::{EncoderBlock, Placement, block_sizes};
+use super::build::{BlockNames, BlockSizes, Builder};
 use super::folder::{Reader, plain_activation};
 use crate::error::{Error, Result};
 use crate::taps::{Hook, Input, TapSizes, Taps, check_tokens, layout, same_rows};
@@ -94,26 +94,15 @@ impl Bert {
         let mut blocks = Vec::new();
         for layer in 0..config.layers {
             let at = format!("bert.encoder.layer.{layer}");
-            let own = format!("{at}.attention.self");
-            blocks.push(EncoderBlock {
-                placement: Placement::Post,
-                attentions: vec![Attention {
-                    norm: build.norm(&format!("{at}.attention.output.LayerNorm"), width, epsilon)?,
-                    query: build.linear(&format!("{own}.query"), width, width, true)?,
-                    memory: [
-                        build.linear(&format!("{own}.key"), width, width, true)?,
-                        build.linear(&format!("{own}.value"), width, width, true)?,
-                    ],
-                    output: build.linear(&format!("{at}.attention.output.dense"), width, width, true)?,
-                    heads: config.heads,
-                    scale: ((width / config.heads) as f32).sqrt().recip(),
-                    sight: Sight::Own,
-                }],
-                norm: build.norm(&format!("{at}.output.LayerNorm"), width, epsilon)?,
-                up: build.linear(&format!("{at}.intermediate.dense"), ffn, width, true)?,
-                down: build.linear(&format!("{at}.output.dense"), width, ffn, true)?,
-                activation: Activation::GeluErf,
-            });
+            blocks.push(build.block(
+                &BlockNames {
+                    attention_norm: format!("{at}.attention.output.LayerNorm"),
+                    attention: format!("{at}.attention.self"),
+                    norm: format!("{at}.output.LayerNorm"),
+                    at,
+                },
+                &BlockSizes { placement: Placement::Post, width, ffn, heads: config.heads, epsilon },
+            )?);
         }
         let transform = build.linear("cls.predictions.transform.dense", width, width, true)?;
         let transform_norm = build.norm("cls.predictions.transform.LayerNorm", width, epsilon)?;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use tensor::random::{self, Seeded};
-use tensor::{Linear, Norm, NormKind, ParamId, Params};
+use tensor::{Activation, Linear, Norm, NormKind, ParamId, Params};
 
 use super::Weights;
+use super::block::{Attention, EncoderBlock, Placement, Sight};
 use crate::checkpoint::Stored;
 use crate::error::Result;
 
@@ -14,6 +15,27 @@ const INITIALISATION: u64 = 2;
 
 /// Deviation of random maps, the usual `initializer_range`.
 const DEVIATION: f32 = 0.02;
+
+/// Where the tensors of a block stand, in the names that BERT and its heirs share.
+pub(super) struct BlockNames {
+    /// Of the block itself.
+    pub(super) at: String,
+    /// Of queries, keys and values.
+    pub(super) attention: String,
+    /// Of the norm that belongs to attention.
+    pub(super) attention_norm: String,
+    /// Of the norm that belongs to the feed-forward part.
+    pub(super) norm: String,
+}
+
+/// What such a block is like.
+pub(super) struct BlockSizes {
+    pub(super) placement: Placement,
+    pub(super) width: usize,
+    pub(super) ffn: usize,
+    pub(super) heads: usize,
+    pub(super) epsilon: f32,
+}
 
 /// Collects the parameters of a model.
 pub(super) struct Builder {
@@ -51,6 +73,31 @@ impl Builder {
         let weight = self.params.add(format!("{name}.{gain}"), &[width], gain_values);
         let bias = self.bias(&format!("{name}.{bias}"), width)?;
         Ok(Norm { weight, kind: NormKind::Layer { bias }, epsilon })
+    }
+
+    /// A block whose attention sees all rows.
+    pub(super) fn block(&mut self, names: &BlockNames, sizes: &BlockSizes) -> Result<EncoderBlock> {
+        let BlockNames { at, attention, attention_norm, norm } = names;
+        let &BlockSizes { placement, width, ffn, heads, epsilon } = sizes;
+        Ok(EncoderBlock {
+            placement,
+            attentions: vec![Attention {
+                norm: self.norm(attention_norm, width, epsilon)?,
+                query: self.linear(&format!("{attention}.query"), width, width, true)?,
+                memory: [
+                    self.linear(&format!("{attention}.key"), width, width, true)?,
+                    self.linear(&format!("{attention}.value"), width, width, true)?,
+                ],
+                output: self.linear(&format!("{at}.attention.output.dense"), width, width, true)?,
+                heads,
+                scale: ((width / heads) as f32).sqrt().recip(),
+                sight: Sight::Own,
+            }],
+            norm: self.norm(norm, width, epsilon)?,
+            up: self.linear(&format!("{at}.intermediate.dense"), ffn, width, true)?,
+            down: self.linear(&format!("{at}.output.dense"), width, ffn, true)?,
+            activation: Activation::GeluErf,
+        })
     }
 
     /// A parameter whose random values are normal.

@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use tensor::{
-    Activation, Arena, Embedding, Gradients, Linear, LossSum, NO_TARGET, Norm, Ops, Params, Tape, Var,
-};
+use tensor::{Arena, Embedding, Gradients, Linear, LossSum, NO_TARGET, Norm, Ops, Params, Tape, Var};
 
 use super::Weights;
-use super::block::{Attention, EncoderBlock, Placement, Sight, block_sizes};
-use super::build::Builder;
+use super::block::{EncoderBlock, Placement, block_sizes};
+use super::build::{BlockNames, BlockSizes, Builder};
 use super::folder::Reader;
 use crate::checkpoint::{write_file, write_tensors};
 use crate::error::{Error, Result};
@@ -115,26 +113,15 @@ impl Vit {
         let mut blocks = Vec::new();
         for layer in 0..config.layers {
             let at = format!("vit.encoder.layer.{layer}");
-            let own = format!("{at}.attention.attention");
-            blocks.push(EncoderBlock {
-                placement: Placement::Pre,
-                attentions: vec![Attention {
-                    norm: build.norm(&format!("{at}.layernorm_before"), width, epsilon)?,
-                    query: build.linear(&format!("{own}.query"), width, width, true)?,
-                    memory: [
-                        build.linear(&format!("{own}.key"), width, width, true)?,
-                        build.linear(&format!("{own}.value"), width, width, true)?,
-                    ],
-                    output: build.linear(&format!("{at}.attention.output.dense"), width, width, true)?,
-                    heads: config.heads,
-                    scale: ((width / config.heads) as f32).sqrt().recip(),
-                    sight: Sight::Own,
-                }],
-                norm: build.norm(&format!("{at}.layernorm_after"), width, epsilon)?,
-                up: build.linear(&format!("{at}.intermediate.dense"), ffn, width, true)?,
-                down: build.linear(&format!("{at}.output.dense"), width, ffn, true)?,
-                activation: Activation::GeluErf,
-            });
+            blocks.push(build.block(
+                &BlockNames {
+                    attention_norm: format!("{at}.layernorm_before"),
+                    attention: format!("{at}.attention.attention"),
+                    norm: format!("{at}.layernorm_after"),
+                    at,
+                },
+                &BlockSizes { placement: Placement::Pre, width, ffn, heads: config.heads, epsilon },
+            )?);
         }
         let norm = build.norm("vit.layernorm", width, epsilon)?;
         let classifier = build.linear("classifier", config.classes, width, true)?;

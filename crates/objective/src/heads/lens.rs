@@ -112,7 +112,6 @@ impl Taps for HeadTaps<'_> {
             x = self.last(&mut tape, x);
             hook(own, tape.value_mut(&x));
         }
-        drop(x);
         tape.forget();
         Ok(())
     }

@@ -35,7 +35,7 @@ pub fn continuations_file(
     output: Output,
 ) -> anyhow::Result<Written> {
     let cannot = |error: std::io::Error| anyhow::anyhow!("{} cannot be written: {error}", file.display());
-    let mut unfinished = data::unfinished_file(folder_of(file)).map_err(cannot)?;
+    let mut unfinished = data::unfinished_file(data::folder_of(file)).map_err(cannot)?;
     let written = write_to(&mut unfinished, loaded, prompts, decoding, interrupt, output)?;
     anyhow::ensure!(
         written.continuations > 0,
@@ -44,14 +44,6 @@ pub fn continuations_file(
     unfinished.as_file().sync_all().map_err(cannot)?;
     unfinished.persist_noclobber(file).map_err(|error| cannot(error.error))?;
     Ok(written)
-}
-
-/// The folder that `file` stands in.
-pub fn folder_of(file: &Path) -> &Path {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 fn write_to(

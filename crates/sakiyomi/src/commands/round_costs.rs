@@ -1,7 +1,7 @@
 //! What rounds of decoding cost on this machine: measured once for a model, and kept in a file of the user's cache.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use decode::{DraftLength, RoundCosts, Target, positions_of_rounds, round_costs};
 
@@ -62,7 +62,7 @@ pub fn positions(longest: usize) -> usize {
     CONTEXT + positions_of_rounds(longest, REPEATS)
 }
 
-fn keep(file: &PathBuf, kept: &BTreeMap<String, RoundCosts>) -> anyhow::Result<()> {
+fn keep(file: &Path, kept: &BTreeMap<String, RoundCosts>) -> anyhow::Result<()> {
     if let Some(folder) = file.parent() {
         fs_err::create_dir_all(folder)?;
     }

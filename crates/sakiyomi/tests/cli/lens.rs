@@ -21,6 +21,7 @@ fn place() -> Place {
     place
 }
 
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn shared(name: &str) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/models").join(name);
     if !folder.is_dir() {

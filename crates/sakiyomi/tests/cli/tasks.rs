@@ -83,12 +83,16 @@ fn conversations_are_learnt_by_a_template() {
     place.write("chat.jinja", template);
     let said = |role: &str, text: &str| format!(r#"{{"role": "{role}", "content": "{text}"}}"#);
     let conversation = |number: usize| {
-        let (asked, answer) = (said("user", &format!("the {number}?")), said("assistant", "a hill"));
+        let (asked, answer) = (
+            said("user", &format!("the {number}?")),
+            said("assistant", "a hill, and rain, and nobody else did"),
+        );
         format!("{{\"messages\": [{asked}, {answer}]}}\n")
     };
     place.write("chat.jsonl", (0..30).map(conversation).collect::<String>());
     let chat = [
         "data.train=chat.jsonl",
+        "train.length=120",
         "data.examples=messages",
         "data.tokenizer=tokenizer.json",
         "data.chat_template=chat.jinja",

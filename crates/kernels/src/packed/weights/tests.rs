@@ -10,7 +10,7 @@ fn numbers(count: usize, seed: u32) -> Vec<f32> {
         state ^= state >> 17;
         state ^= state << 5;
         let value = state as i32 as f32 / 2.0_f32.powi(31);
-        if state % 7 == 0 { value * 0.01 } else { value }
+        if state.is_multiple_of(7) { value * 0.01 } else { value }
     };
     std::iter::repeat_with(next).take(count).collect()
 }

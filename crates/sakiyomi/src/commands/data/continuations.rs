@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::arguments::DataContinuations;
 use crate::commands::checkpoint::Loaded;
-use crate::commands::continuing::{continuations_file, folder_of};
+use crate::commands::continuing::continuations_file;
 use crate::commands::prompts;
 use crate::failure::Verdict;
 use crate::interrupt::Interrupt;
@@ -41,7 +41,7 @@ pub fn continuations(
     anyhow::ensure!(arguments.prompt_tokens > 0, "--prompt-tokens 0: give at least 1");
     anyhow::ensure!(arguments.max_new_tokens > 0, "--max-new-tokens 0: give at least 1");
     // Before minutes of work: a place where nothing can be written is told at once.
-    data::unfinished_file(folder_of(&arguments.output))
+    data::unfinished_file(data::folder_of(&arguments.output))
         .map_err(|error| anyhow::anyhow!("{file} cannot be written: {error}"))?;
     let loaded = Loaded::read(&arguments.checkpoint, threads)?;
     let prompts = cut_prompts(arguments, &loaded)?;

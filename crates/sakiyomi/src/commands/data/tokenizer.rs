@@ -1,7 +1,6 @@
 //! `sakiyomi data tokenizer`: a vocabulary learnt from the user's text.
 
 use std::io::Write;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use data::Source;
@@ -28,10 +27,7 @@ struct Learnt {
 pub fn tokenizer(tokenizer: &DataTokenizer, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let file = tokenizer.output.display().to_string();
     anyhow::ensure!(!tokenizer.output.exists(), "{file} exists: give another name, or remove it first");
-    let folder = match tokenizer.output.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = data::folder_of(&tokenizer.output);
     let begin = || {
         data::unfinished_file(folder).map_err(|error| anyhow::anyhow!("{file} cannot be written: {error}"))
     };

@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
         files += 3;
     }
     let page = out.join("lens.html");
-    fs_err::write(&page, figures.page().html())?;
+    data::write_whole(&page, figures.page().html().as_bytes())?;
     let reported = Reported {
         page: page.display().to_string(),
         files: files + 1,

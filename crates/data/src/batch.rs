@@ -84,6 +84,24 @@ impl Batch {
         self.length + self.lookahead
     }
 
+    /// One row, as a batch.
+    #[must_use]
+    pub fn row(&self, row: usize) -> Self {
+        let stride = self.stride();
+        let (long, short) = (row * stride..(row + 1) * stride, row * self.length..(row + 1) * self.length);
+        Self {
+            batch: 1,
+            length: self.length,
+            lookahead: self.lookahead,
+            tokens: self.tokens[long.clone()].to_vec(),
+            segments: self.segments[long.clone()].to_vec(),
+            positions: self.positions[short.clone()].to_vec(),
+            first_visible: self.first_visible[short].to_vec(),
+            loss_mask: self.loss_mask[long].to_vec(),
+            draws: vec![self.draws[row]],
+        }
+    }
+
     /// `[batch, length]`: the tokens that are inputs.
     pub fn inputs(&self) -> Vec<u32> {
         self.tokens.chunks_exact(self.stride().max(1)).flat_map(|row| &row[..self.length]).copied().collect()

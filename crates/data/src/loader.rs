@@ -29,6 +29,8 @@ pub struct Loader {
     order: Vec<u32>,
     /// How many of them have been given out.
     next: usize,
+    /// Whether every epoch has the windows of the first.
+    keeps_windows: bool,
 }
 
 /// Where a [`Loader`] stands, for a checkpoint.
@@ -102,7 +104,16 @@ impl Loader {
             packing,
             order,
             next: 0,
+            keeps_windows: false,
         })
+    }
+
+    /// The same, with the windows of the first epoch in every epoch, in another order each time: what is known of a window is
+    /// known for all epochs. A batch tells them apart by the lower 32 bits of its draws.
+    #[must_use]
+    pub fn keeping_windows(mut self) -> Self {
+        self.keeps_windows = true;
+        self
     }
 
     /// The next batch.
@@ -187,10 +198,14 @@ impl Loader {
     }
 
     fn start_epoch(&mut self, epoch: u64) -> Result<()> {
+        let laid_out = if self.keeps_windows { 0 } else { epoch };
         let (packing, order) =
-            lay_out(&self.corpus, &self.documents, self.length, self.lookahead, self.seed, epoch)?;
+            lay_out(&self.corpus, &self.documents, self.length, self.lookahead, self.seed, laid_out)?;
         self.packing = packing;
         self.order = order;
+        if laid_out != epoch {
+            Random::new(self.seed, epoch).shuffle(&mut self.order);
+        }
         self.epoch = epoch;
         self.next = 0;
         Ok(())

@@ -5,50 +5,14 @@ mod common;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::config;
+use common::joint;
 use data::Batch;
 use kernels::team::Team;
-use model::Decoder;
-use model::engine::EngineWeights;
 use objective::{
-    BalanceOn, Chooser, Greedy, HeadKind, HeadStart, HeadsSpec, JointHeads, JointKind, JointSpec, JointStart,
-    JointWindows, Objective, ParallelHeads, UnembeddingKind,
+    Chooser, Greedy, HeadKind, HeadStart, HeadsSpec, JointKind, Objective, ParallelHeads, UnembeddingKind,
 };
-use sakiyomi_decode::{DecodeSettings, ExactnessSettings, Target, decode, exactness};
-use tensor::{Arena, Layout, Params, Tape, random};
-
-struct Joint {
-    decoder: Decoder,
-    heads: JointHeads,
-    params: Params,
-    weights: Arc<EngineWeights>,
-}
-
-fn joint(vocabulary: usize, kind: JointKind, n: usize, rank: usize) -> Joint {
-    let (decoder, mut params) = Decoder::initialise(&config(vocabulary, 2, 200), 3).unwrap();
-    let weights = Vec::new();
-    let start = JointStart::Random;
-    let balance_on = BalanceOn::Weights;
-    let windows = JointWindows::All;
-    let spec = JointSpec { n, rank, kind, start, weights, windows, balance: 0.0, balance_on };
-    let heads = JointHeads::attach(spec, &decoder, &mut params, 3).unwrap();
-    let mut rng = random::seeded(4, 4);
-    let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
-    for id in ids {
-        let base = if params.get(id).name.ends_with("norm.weight") { 1.0 } else { 0.0 };
-        let values = random::normal(&mut rng, params.data(id).len(), 0.25);
-        params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
-    }
-    let weights = Target::pack(&decoder, heads.drafter(), &params);
-    Joint { decoder, heads, params, weights }
-}
-
-impl Joint {
-    fn target(&self) -> Target<'_> {
-        let team = Arc::new(Team::new(1));
-        Target::new(&self.decoder, self.heads.drafter(), Arc::clone(&self.weights), team, 200).unwrap()
-    }
-}
+use sakiyomi_decode::{DecodeSettings, Target, decode};
+use tensor::{Arena, Layout, Params, Tape};
 
 /// Chooses what it was told, and keeps the distributions.
 struct Told {
@@ -123,18 +87,6 @@ fn greedy_text_is_the_same_with_every_draft_length() {
             assert_eq!(drafted.ids, plain.ids, "{kind:?} {rank} {draft_length}");
             assert!(drafted.statistics.depths[0].drafted > 0);
         }
-    }
-}
-
-#[test]
-fn sampling_has_the_distribution_of_the_model() {
-    for kind in [JointKind::Cp, JointKind::Tree] {
-        let joint = joint(7, kind, 4, 3);
-        let settings = ExactnessSettings { draws: 1500, tokens_per_text: 24, ..ExactnessSettings::default() };
-        let found =
-            exactness(&mut joint.target(), &[vec![1, 2], vec![5]], &settings, &mut |_, _| {}).unwrap();
-        assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());
-        assert!(found.power_residual_from_target > 0.99 && found.power_stale_proposal > 0.99);
     }
 }
 

@@ -15,11 +15,13 @@ mod drafting;
 mod lens;
 mod training;
 
+use data::Batch;
 use model::{Block, Decoder};
 use serde::{Deserialize, Serialize};
-use tensor::{Linear, ParamId};
+use tensor::{Linear, LossSum, ParamId, Tape, Var};
 
-use crate::{Drafter, Error, Objective, Result};
+use crate::loss::loss_through_states;
+use crate::{Drafter, Error, Objective, OnStates, Result, Window};
 pub use attach::{HeadStart, matched_layers};
 pub use lens::HeadTaps;
 
@@ -162,17 +164,32 @@ impl Objective for ParallelHeads {
         self.spec.weights.get(depth - 1).copied().unwrap_or(1.0)
     }
 
-    fn loss(
-        &self,
-        tape: &mut tensor::Tape,
-        decoder: &Decoder,
-        batch: &data::Batch,
-        window: &crate::Window,
-    ) -> Vec<tensor::LossSum> {
-        training::loss(self, tape, decoder, batch, window)
+    fn loss(&self, tape: &mut Tape, decoder: &Decoder, batch: &Batch, window: &Window) -> Vec<LossSum> {
+        loss_through_states(self, tape, decoder, batch, window)
     }
 
     fn drafter(&self) -> Option<&dyn Drafter> {
         (self.spec.n > 1).then_some(self as &dyn Drafter)
+    }
+
+    fn on_states(&self) -> Option<&dyn OnStates> {
+        Some(self)
+    }
+}
+
+impl OnStates for ParallelHeads {
+    fn layers_below(&self) -> usize {
+        self.trunk_layers()
+    }
+
+    fn loss_from(
+        &self,
+        tape: &mut Tape,
+        decoder: &Decoder,
+        states: &Var,
+        batch: &Batch,
+        window: &Window,
+    ) -> Vec<LossSum> {
+        training::loss(self, tape, decoder, states, batch, window)
     }
 }

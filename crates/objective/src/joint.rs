@@ -17,10 +17,11 @@ mod training;
 use data::Batch;
 use model::Decoder;
 use serde::{Deserialize, Serialize};
-use tensor::{Linear, LossSum, ParamId, Tape};
+use tensor::{Linear, LossSum, ParamId, Tape, Var};
 
 use crate::heads::LARGEST_N;
-use crate::{Drafter, Error, Objective, Result, Window};
+use crate::loss::loss_through_states;
+use crate::{Drafter, Error, Objective, OnStates, Result, Window};
 use circuit::Circuit;
 
 /// How the places are joined.
@@ -207,7 +208,7 @@ impl Objective for JointHeads {
     }
 
     fn loss(&self, tape: &mut Tape, decoder: &Decoder, batch: &Batch, window: &Window) -> Vec<LossSum> {
-        training::loss(self, tape, decoder, batch, window)
+        loss_through_states(self, tape, decoder, batch, window)
     }
 
     fn components(&self) -> usize {
@@ -216,5 +217,26 @@ impl Objective for JointHeads {
 
     fn drafter(&self) -> Option<&dyn Drafter> {
         (self.spec.n > 1).then_some(self as &dyn Drafter)
+    }
+
+    fn on_states(&self) -> Option<&dyn OnStates> {
+        Some(self)
+    }
+}
+
+impl OnStates for JointHeads {
+    fn layers_below(&self) -> usize {
+        self.layers
+    }
+
+    fn loss_from(
+        &self,
+        tape: &mut Tape,
+        decoder: &Decoder,
+        states: &Var,
+        batch: &Batch,
+        window: &Window,
+    ) -> Vec<LossSum> {
+        training::loss(self, tape, decoder, states, batch, window)
     }
 }

@@ -15,7 +15,7 @@ pub use draft::{Begun, Chooser, Drafter, Greedy, Verified};
 pub use error::{Error, Result};
 pub use heads::{HeadKind, HeadStart, HeadTaps, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
 pub use joint::{BalanceOn, JointHeads, JointKind, JointSpec, JointStart, JointWindows, LARGEST_RANK};
-pub use loss::{Objective, Window};
+pub use loss::{Objective, OnStates, Window};
 pub use method::Method;
 pub use registers::{
     LARGEST_OFFSET, OffsetsPer, Placed, REGISTER_VECTOR, RegisterStart, Registers, RegistersSpec,

@@ -2,7 +2,7 @@
 
 use data::Batch;
 use model::Decoder;
-use tensor::{Layout, LossSum, ParamId, Tape};
+use tensor::{Layout, LossSum, ParamId, Tape, Var};
 
 use crate::Drafter;
 
@@ -74,6 +74,45 @@ pub trait Objective: Send + Sync {
 
     /// How it drafts, if it can.
     fn drafter(&self) -> Option<&dyn Drafter>;
+
+    /// How it learns from states of the trunk, if tokens alone decide these.
+    fn on_states(&self) -> Option<&dyn OnStates> {
+        None
+    }
+}
+
+/// An objective whose losses begin from a state of the trunk. On a frozen trunk that state is the same whenever a window of text
+/// comes again.
+pub trait OnStates {
+    /// Blocks of the decoder below the state.
+    fn layers_below(&self) -> usize;
+
+    /// As [`Objective::loss`], from the states `[rows, width]` after [`Self::layers_below`] blocks. On a training tape it leaves
+    /// what the state gets of a gradient there, and runs back no further.
+    fn loss_from(
+        &self,
+        tape: &mut Tape,
+        decoder: &Decoder,
+        states: &Var,
+        batch: &Batch,
+        window: &Window,
+    ) -> Vec<LossSum>;
+}
+
+/// [`Objective::loss`] of an objective that begins from states: the trunk, the losses, and back.
+pub(crate) fn loss_through_states(
+    objective: &dyn OnStates,
+    tape: &mut Tape,
+    decoder: &Decoder,
+    batch: &Batch,
+    window: &Window,
+) -> Vec<LossSum> {
+    let start = tape.mark();
+    let embedded = decoder.embed(tape, &batch.inputs());
+    let states = decoder.run_blocks(tape, embedded, 0..objective.layers_below(), &mut |_, _, _| {});
+    let sums = objective.loss_from(tape, decoder, &states, batch, window);
+    tape.backward_to(start);
+    sums
 }
 
 /// Where the tokens of `batch` stand and what they see.

@@ -4,7 +4,7 @@ use data::Batch;
 use model::Decoder;
 use tensor::{Layout, LossSum, ParamId, Tape};
 
-use crate::{Drafter, JointHeads, Objective, ParallelHeads, Registers, Window};
+use crate::{Drafter, JointHeads, Objective, OnStates, ParallelHeads, Registers, Window};
 
 /// One of the methods.
 #[derive(Clone, Debug)]
@@ -112,5 +112,9 @@ impl Objective for Method {
 
     fn drafter(&self) -> Option<&dyn Drafter> {
         self.inner().drafter()
+    }
+
+    fn on_states(&self) -> Option<&dyn OnStates> {
+        self.inner().on_states()
     }
 }

@@ -24,6 +24,7 @@ pub mod start;
 pub mod step;
 pub mod tensorboard;
 mod trainer_state;
+mod trunk_states;
 mod watchdog;
 
 pub use checkpoint::Checkpoint;

@@ -35,6 +35,14 @@ pub struct SplitText {
     pub notes: Vec<String>,
 }
 
+/// Where tokens, and states of a frozen trunk, are kept.
+pub(crate) fn cache_folder(config: &RunConfig) -> PathBuf {
+    match config.data.cache.as_os_str().is_empty() {
+        true => config.run.folder.join("cache"),
+        false => config.data.cache.clone(),
+    }
+}
+
 /// Reads and splits the text of a run; `watch` is told how far it is and may stop it. Tokens are kept in `data.cache`, or
 /// in the run's folder.
 ///
@@ -42,11 +50,7 @@ pub struct SplitText {
 /// When the text cannot be read or split, or `watch` stops it.
 pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Result<SplitText> {
     let settings = &config.data;
-    let cache = if settings.cache.as_os_str().is_empty() {
-        config.run.folder.join("cache")
-    } else {
-        settings.cache.clone()
-    };
+    let cache = cache_folder(config);
     let mut notes = Vec::new();
     let training = Arc::new(tokens(&settings.train, settings, vocabulary, &cache, &mut notes, watch)?);
     if !settings.held_out.is_empty() {
@@ -103,6 +107,7 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Res
     )?;
     let training =
         Loader::new(text.training, text.training_documents, batch, length, depths, config.run.seed)?;
+    let training = if config.train.cache_states { training.keeping_windows() } else { training };
     let mut notes = text.notes;
     if training.left_out() > 0 {
         notes.push(format!(

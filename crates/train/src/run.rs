@@ -20,6 +20,7 @@ use crate::start::{Start, start};
 use crate::step::{StepReport, Stepper};
 use crate::tensorboard::BoardWriter;
 use crate::trainer_state::TrainerState;
+use crate::trunk_states::TrunkStates;
 use crate::watchdog::Explosion;
 use crate::{Checkpoint, Error};
 
@@ -119,6 +120,8 @@ struct Run<'a> {
     checkpoint: Checkpoint,
     stepper: Stepper,
     data: RunData,
+    /// Where the trunk is frozen and its states are kept.
+    trunk_states: Option<TrunkStates>,
     events: EventWriter,
     board: Option<BoardWriter>,
     memory: MemoryProbe,
@@ -195,7 +198,18 @@ impl<'a> Run<'a> {
             // which it would make void as well.
             events.write(Event::Resumed { step: state.step, steps: config.train.steps })?;
         }
+        let trunk_states = match config.train.cache_states {
+            true => Some(TrunkStates::open(config, &checkpoint, &data)?),
+            false => None,
+        };
         observer.started(&sizes, &origin, state.step);
+        if let Some(states) = &trunk_states {
+            let (path, bytes) = (states.path().display(), states.bytes()?);
+            observer.note(&format!(
+                "states of the frozen model are kept in {path}, {} MB when whole",
+                bytes >> 20
+            ));
+        }
         data.notes.iter().for_each(|note| observer.note(note));
         let (done_before, seconds_before) = (state.step, state.seconds);
         Ok(Self {
@@ -204,6 +218,7 @@ impl<'a> Run<'a> {
             checkpoint,
             stepper,
             data,
+            trunk_states,
             events,
             board,
             memory: MemoryProbe::new(),
@@ -250,6 +265,12 @@ impl<'a> Run<'a> {
                 return Ok(self.outcome(false));
             }
         }
+        if let Some(states) = &self.trunk_states {
+            let computed = states.computed();
+            observer.note(&format!(
+                "{computed} rows ran through the frozen model; the states of others were there"
+            ));
+        }
         if !self.finished_before {
             let (step, seconds) = (self.state.step, self.state.seconds);
             self.events.write(Event::Finished { step, seconds })?;
@@ -261,6 +282,12 @@ impl<'a> Run<'a> {
         let batches: Vec<Batch> = (0..self.config.train.accumulate)
             .map(|_| self.data.training.next())
             .collect::<data::Result<_>>()?;
+        if let Some(known) = &mut self.trunk_states {
+            let states =
+                batches.iter().map(|batch| known.of(&self.checkpoint, batch, &mut self.stepper.arena));
+            let states = states.collect::<Result<_>>()?;
+            self.stepper.start_from(states);
+        }
         let Checkpoint { params, decoder, objective, .. } = &mut self.checkpoint;
         let depths = depths_at(self.config, step);
         let report =

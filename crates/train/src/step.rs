@@ -14,6 +14,8 @@ pub struct Stepper {
     pub(crate) arena: Arena,
     precision: Precision,
     recomputes: bool,
+    /// Of each batch of the next update; empty: the trunk runs.
+    states: Vec<Vec<f32>>,
 }
 
 /// What a step found before it changed anything.
@@ -44,17 +46,20 @@ impl Stepper {
             DecaySetting::Matrices => Decay::Matrices,
             DecaySetting::All => Decay::All,
         };
-        let precision = match settings.dtype {
-            Dtype::F32 => Precision::F32,
-            Dtype::Bf16 => Precision::Bf16,
-        };
         Self {
             optimiser: Optimiser::new(params, decay),
             gradients: Gradients::new(params),
             arena: Arena::default(),
-            precision,
+            precision: precision(settings.dtype),
             recomputes: settings.recompute_activations,
+            states: Vec::new(),
         }
+    }
+
+    /// Gives the states of the trunk for the batches of the next update, `[batch, length, width]` each
+    /// ([`objective::OnStates`]): there the trunk does not run.
+    pub(crate) fn start_from(&mut self, states: Vec<Vec<f32>>) {
+        self.states = states;
     }
 
     /// One update over `batches`, which count as one batch: each depth's loss is divided by its targets in all of them.
@@ -109,12 +114,21 @@ impl Stepper {
         let window = objective.window(batches, depths);
         self.gradients.clear();
         let mut sums = vec![LossSum::default(); depths + objective.components()];
-        for batch in batches {
+        let states = std::mem::take(&mut self.states);
+        for (index, batch) in batches.iter().enumerate() {
             let mut layout = objective.layout(batch, depths);
             layout.draws.clone_from(&batch.draws);
             let tape = Tape::training(params, &mut self.gradients, &mut self.arena, &layout);
             let mut tape = tape.in_precision(self.precision).recomputing(self.recomputes);
-            let parts = objective.loss(&mut tape, decoder, batch, &window);
+            let parts = match (states.get(index), objective.on_states()) {
+                (Some(states), Some(on_states)) => {
+                    let states = tape.input(states, decoder.config.width);
+                    let parts = on_states.loss_from(&mut tape, decoder, &states, batch, &window);
+                    tape.forget();
+                    parts
+                }
+                _ => objective.loss(&mut tape, decoder, batch, &window),
+            };
             sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }
         let usage = sums.split_off(depths).iter().map(mean_loss).collect();
@@ -134,6 +148,14 @@ impl Stepper {
     /// Values that all buffers of the steps so far took, without gradients and moments.
     pub fn buffer_values(&self) -> usize {
         self.arena.allocated_values()
+    }
+}
+
+/// In which factors are multiplied.
+pub(crate) fn precision(dtype: Dtype) -> Precision {
+    match dtype {
+        Dtype::F32 => Precision::F32,
+        Dtype::Bf16 => Precision::Bf16,
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use kernels::team::Team;
 use objective::HeadKind::{Layer, Linear};
+use objective::JointKind::{Cp, Tree};
 use objective::UnembeddingKind::Shared;
 
 use super::*;
 use crate::Lookup;
-use common::{Toy, config, random as random_toy, spec};
+use common::{Toy, config, joint, random as random_toy, spec};
 
 fn settings(draws: usize) -> ExactnessSettings {
     ExactnessSettings { draws, tokens_per_text: 24, ..ExactnessSettings::default() }
@@ -46,6 +47,10 @@ fn the_right_verifier_passes_with_every_drafter() {
     }
     let found = run(&Exact, &mut lookup_target(&toys[0]), &settings(4000));
     assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());
+    for kind in [Cp, Tree] {
+        let found = run(&Exact, &mut joint(7, kind, 4, 3).target(), &settings(4000));
+        assert!(found.holds(), "{kind:?}: {:?}", found.rejections().collect::<Vec<_>>());
+    }
 }
 
 /// Draws from p where it refuses.
@@ -100,6 +105,9 @@ fn a_residual_drawn_from_the_target_is_caught() {
         let settings = ExactnessSettings { seed, ..settings(1000) };
         assert!(!run(&ResidualFromTarget, &mut toy.target(1), &settings).holds());
         assert!(!run(&ResidualFromTarget, &mut lookup_target(&toy), &settings).holds());
+        for kind in [Cp, Tree] {
+            assert!(!run(&ResidualFromTarget, &mut joint(7, kind, 4, 3).target(), &settings).holds());
+        }
     }
 }
 
@@ -111,6 +119,9 @@ fn a_stale_proposal_is_caught() {
     for seed in 1..=3 {
         let settings = ExactnessSettings { seed, ..settings(1000) };
         assert!(!run(&StaleProposal, &mut toy.target(1), &settings).holds());
+        for kind in [Cp, Tree] {
+            assert!(!run(&StaleProposal, &mut joint(7, kind, 4, 3).target(), &settings).holds());
+        }
     }
 }
 
@@ -141,13 +152,19 @@ fn what_cannot_be_tested_is_refused() {
     assert!(refusal(&[vec![1]], &without).starts_with("draft_length: "));
 }
 
-/// The draws that a release is proved with.
+/// The draws that a release is proved with, for every drafter.
 #[test]
 #[ignore = "takes minutes"]
 fn the_right_verifier_passes_at_many_draws() {
     let toys = [random_toy(&config(23, 3, 100), spec(Linear, 3, Shared), 5), toy()];
-    for toy in &toys {
-        let found = run(&Exact, &mut toy.target(1), &settings(20_000));
+    let joints = [joint(7, Cp, 4, 3), joint(23, Tree, 4, 4)];
+    let targets = toys.iter().map(|toy| toy.target(1)).chain([lookup_target(&toys[1])]);
+    for mut target in targets.chain(joints.iter().map(|joint| joint.target())) {
+        let found = run(&Exact, &mut target, &settings(MANY));
         assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());
+        assert!(found.power_residual_from_target > 0.99);
     }
 }
+
+/// In each case.
+const MANY: usize = 100_000;

@@ -8,9 +8,13 @@ use std::sync::Arc;
 use kernels::team::Team;
 use model::engine::EngineWeights;
 use model::{Decoder, DecoderConfig, Family, Rope, Variant};
-use objective::{HeadKind, HeadStart, HeadsSpec, Objective, ParallelHeads, UnembeddingKind};
+use objective::{
+    BalanceOn, HeadKind, HeadStart, HeadsSpec, JointHeads, JointKind, JointSpec, JointStart, JointWindows,
+    Objective, ParallelHeads, UnembeddingKind,
+};
 use sakiyomi_decode::Target;
 use tensor::Params;
+use tensor::random::{normal, seeded};
 
 /// A model with heads, and everything that a target borrows.
 pub struct Toy {
@@ -127,4 +131,39 @@ pub fn planted(cycle: &[u32], config: &DecoderConfig, spec: HeadsSpec) -> Toy {
         }
     }
     Toy::new(decoder, heads, params)
+}
+
+/// A model with joint heads, and everything that a target borrows.
+pub struct Joint {
+    pub decoder: Decoder,
+    pub heads: JointHeads,
+    pub params: Params,
+    pub weights: Arc<EngineWeights>,
+}
+
+/// Random joint heads on a random model, large enough that every component says something else.
+pub fn joint(vocabulary: usize, kind: JointKind, n: usize, rank: usize) -> Joint {
+    let (decoder, mut params) = Decoder::initialise(&config(vocabulary, 2, 200), 3).unwrap();
+    let weights = Vec::new();
+    let start = JointStart::Random;
+    let balance_on = BalanceOn::Weights;
+    let windows = JointWindows::All;
+    let spec = JointSpec { n, rank, kind, start, weights, windows, balance: 0.0, balance_on };
+    let heads = JointHeads::attach(spec, &decoder, &mut params, 3).unwrap();
+    let mut rng = seeded(4, 4);
+    let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
+    for id in ids {
+        let base = if params.get(id).name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+        let values = normal(&mut rng, params.data(id).len(), 0.25);
+        params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
+    }
+    let weights = Target::pack(&decoder, heads.drafter(), &params);
+    Joint { decoder, heads, params, weights }
+}
+
+impl Joint {
+    pub fn target(&self) -> Target<'_> {
+        let team = Arc::new(Team::new(1));
+        Target::new(&self.decoder, self.heads.drafter(), Arc::clone(&self.weights), team, 200).unwrap()
+    }
 }

@@ -168,6 +168,29 @@ mod tests {
         }
     }
 
+    /// Tokens are proposed outright, and verified as such.
+    fn sampling_is_exact(draws: usize) {
+        let (decoder, weights) = toy(4);
+        let drafter = ExitDrafter::new(4, 2, 3, Rule::Response(-1.0), None).unwrap();
+        let mut target =
+            Target::new(&decoder, Some(&drafter), Arc::clone(&weights), Arc::new(Team::new(1)), 96).unwrap();
+        let settings = ExactnessSettings { draws, tokens_per_text: 24, ..ExactnessSettings::default() };
+        let found = exactness(&mut target, &[vec![1, 2], vec![5]], &settings, &mut |_, _| {}).unwrap();
+        assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());
+        assert!(found.cases.iter().all(|case| case.drafted > 0));
+    }
+
+    #[test]
+    fn sampling_has_the_distribution_of_the_model() {
+        sampling_is_exact(1000);
+    }
+
+    #[test]
+    #[ignore = "takes minutes"]
+    fn sampling_has_the_distribution_of_the_model_at_many_draws() {
+        sampling_is_exact(100_000);
+    }
+
     #[test]
     fn nothing_of_one_text_is_left_for_the_next() {
         let (decoder, weights) = toy(4);

@@ -11,20 +11,17 @@ pub(super) fn loss(
     heads: &ParallelHeads,
     tape: &mut Tape,
     decoder: &Decoder,
+    trunk: &Var,
     batch: &Batch,
     window: &Window,
 ) -> Vec<LossSum> {
-    let start = tape.mark();
-    let embedded = decoder.embed(tape, &batch.inputs());
-    let trunk = decoder.run_blocks(tape, embedded, 0..heads.trunk_layers(), &mut |_, _, _| {});
     let depths = window.depths().min(heads.depths());
     let mut step =
         Step { heads, decoder, batch, window, targets: Vec::new(), sums: vec![LossSum::default(); depths] };
     match heads.spec.kind {
-        HeadKind::Layer | HeadKind::Linear => step.parallel(tape, &trunk),
-        HeadKind::Causal | HeadKind::Anticausal => step.chain(tape, &trunk),
+        HeadKind::Layer | HeadKind::Linear => step.parallel(tape, trunk),
+        HeadKind::Causal | HeadKind::Anticausal => step.chain(tape, trunk),
     }
-    tape.backward_to(start);
     step.sums
 }
 

@@ -17,12 +17,10 @@ pub(super) fn loss(
     heads: &JointHeads,
     tape: &mut Tape,
     decoder: &Decoder,
+    trunk: &Var,
     batch: &Batch,
     window: &Window,
 ) -> Vec<LossSum> {
-    let start = tape.mark();
-    let embedded = decoder.embed(tape, &batch.inputs());
-    let trunk = decoder.run_blocks(tape, embedded, 0..heads.layers, &mut |_, _, _| {});
     let depths = window.depths().min(heads.losses());
     let mut own = Vec::new();
     batch.targets(1, &mut own);
@@ -38,9 +36,8 @@ pub(super) fn loss(
         })
         .collect();
     let step = Step { heads, decoder, window, own, targets, depths };
-    let mut sums = vec![step.own_next_token(tape, &trunk)];
-    sums.extend(step.joint(tape, &trunk, sums[0]));
-    tape.backward_to(start);
+    let mut sums = vec![step.own_next_token(tape, trunk)];
+    sums.extend(step.joint(tape, trunk, sums[0]));
     sums
 }
 

@@ -328,6 +328,10 @@ section! {
         /// Keeps only the input of each layer and computes the rest again when it is needed: a third more arithmetic, much less
         /// memory, the same result to the bit.
         recompute_activations: bool = false,
+        /// With mode "heads": keeps the states of the frozen model on disk, beside the tokens (data.cache), so that the text runs
+        /// through the model once, for all epochs and for all runs that share the folder. 4 bytes x width x tokens of the text. Each
+        /// epoch then has the same rows, in another order.
+        cache_states: bool = false,
         /// The highest learning rate.
         learning_rate: f64 = 2e-3,
         /// Steps in which the learning rate rises from 0 to its highest.

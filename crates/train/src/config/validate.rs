@@ -105,6 +105,12 @@ impl RunConfig {
                 return refuse("objective.head", problem);
             }
         }
+        if self.train.cache_states && self.train.mode != TrainMode::Heads {
+            return refuse(
+                "train.cache_states",
+                "keeps states of a model that does not change: only with train.mode \"heads\"",
+            );
+        }
         if objective.match_parameters && self.train.mode != TrainMode::Pretrain {
             return refuse(
                 "objective.match_parameters",
@@ -273,6 +279,7 @@ mod tests {
         assert!(
             refusal(&[&heads[..], &["objective.match_parameters=true"]].concat()).contains("takes layers")
         );
+        assert!(refusal(&["train.cache_states=true"]).contains("only with train.mode"));
         assert!(refusal(&["objective.weights=[1, 2]"]).contains("2 values for 4 heads"));
         assert!(refusal(&["objective.weights=[0, 0, 0, 0]"]).contains("nothing to learn"));
         assert!(refusal(&["checkpoint.keep_last=0"]).starts_with("checkpoint.keep_last is 0"));

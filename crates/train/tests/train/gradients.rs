@@ -4,7 +4,7 @@ use objective::{HeadKind, HeadsSpec, Objective};
 use tensor::random;
 use train::config::{TrainMode, TrainSection};
 
-use crate::support::{Model, documents, every_kind, families, packed, relative_difference, row, tiny_config};
+use crate::support::{Model, documents, every_kind, families, packed, relative_difference, tiny_config};
 
 #[test]
 fn finite_differences_agree_for_every_kind_of_head() {
@@ -121,7 +121,7 @@ fn heads_one_after_the_other_are_as_all_at_once() {
 fn batches_of_one_add_up_to_one_batch() {
     // Rows with unequally many targets at each depth: a mean of means would differ.
     let batch = packed(&documents(&[3, 2, 8, 2, 5, 11]), 8, 3);
-    let rows: Vec<_> = (0..batch.batch).map(|index| row(&batch, index)).collect();
+    let rows: Vec<_> = (0..batch.batch).map(|index| batch.row(index)).collect();
     for depth in 1..=3 {
         let targets: Vec<usize> = rows.iter().map(|row| row.count_targets(depth)).collect();
         assert!(targets.iter().any(|&count| count != targets[0]), "{targets:?}");

@@ -10,7 +10,7 @@ use tensor::{Arena, LossSum, Ops, Params, Tape, random};
 use train::config::TrainSection;
 use train::step::Stepper;
 
-use crate::support::{VOCABULARY, documents, layout, packed, relative_difference, row, tiny_config};
+use crate::support::{VOCABULARY, documents, layout, packed, relative_difference, tiny_config};
 
 fn spec(kind: JointKind, n: usize, rank: usize) -> JointSpec {
     JointSpec {
@@ -246,7 +246,7 @@ fn first_windows_are_those_of_the_beginnings() {
 #[test]
 fn batches_of_one_add_up_to_one_batch() {
     let batch = packed(&documents(&[3, 2, 8, 2, 5, 11]), 8, 3);
-    let rows: Vec<_> = (0..batch.batch).map(|index| row(&batch, index)).collect();
+    let rows: Vec<_> = (0..batch.batch).map(|index| batch.row(index)).collect();
     for kind in [JointKind::Cp, JointKind::Tree] {
         let joint = Joint::new(&tiny_config(true), spec(kind, 3, 2));
         let (together, apart) = (joint.gradients(std::slice::from_ref(&batch)), joint.gradients(&rows));

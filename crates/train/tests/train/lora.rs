@@ -9,7 +9,7 @@ use train::config::{ObjectiveKind, TrainMode};
 use train::{Checkpoint, RunConfig, train};
 
 use crate::small_run::{Watcher, config, finish};
-use crate::support::{Model, documents, packed, relative_difference, row, tiny_config};
+use crate::support::{Model, documents, packed, relative_difference, tiny_config};
 
 fn spec(targets: &[&str]) -> LoraSpec {
     LoraSpec {
@@ -81,7 +81,7 @@ fn merged_matrices_compute_what_adapters_computed() {
 fn dropout_repeats_and_does_not_depend_on_the_batch() {
     let mut batch = packed(&documents(&[3, 2, 8, 2, 5, 11]), 8, 3);
     batch.draws = (0..batch.batch as u64).map(|number| 7 * number + 1).collect();
-    let rows: Vec<_> = (0..batch.batch).map(|index| row(&batch, index)).collect();
+    let rows: Vec<_> = (0..batch.batch).map(|index| batch.row(index)).collect();
     let model = adapted(&LoraSpec { dropout: 0.4, ..spec(&["all-linear"]) });
     let one = std::slice::from_ref(&batch);
     let together = model.gradients(one, 1);

@@ -16,3 +16,4 @@ mod small_run;
 mod support;
 mod torch;
 mod trained_model;
+mod trunk_states;

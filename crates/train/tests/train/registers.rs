@@ -9,7 +9,7 @@ use train::step::Stepper;
 use train::{Checkpoint, RunFolder, train};
 
 use crate::small_run::{Watcher, config, finish};
-use crate::support::{documents, families, packed, relative_difference, row, tiny_config};
+use crate::support::{documents, families, packed, relative_difference, tiny_config};
 
 struct Model {
     decoder: Decoder,
@@ -255,7 +255,7 @@ fn packed_documents_lose_what_they_lose_alone() {
 fn batches_of_one_add_up_to_one_batch() {
     let mut batch = packed(&documents(&[3, 2, 8, 2, 5, 11]), 8, 3);
     batch.draws = (0..batch.batch as u64).map(|number| number * 5 + 1).collect();
-    let rows: Vec<_> = (0..batch.batch).map(|index| row(&batch, index)).collect();
+    let rows: Vec<_> = (0..batch.batch).map(|index| batch.row(index)).collect();
     let model = Model::new(&tiny_config(true), mixed());
     let together = model.gradients(std::slice::from_ref(&batch));
     for (one, all) in model.gradients(&rows).iter().zip(&together) {

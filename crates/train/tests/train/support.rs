@@ -151,23 +151,6 @@ pub fn packed(documents: &[Vec<u32>], length: usize, lookahead: usize) -> Batch 
     without_empty_rows(&batch)
 }
 
-/// One row of a batch, as a batch.
-pub fn row(batch: &Batch, row: usize) -> Batch {
-    let stride = batch.stride();
-    let (long, short) = (row * stride..(row + 1) * stride, row * batch.length..(row + 1) * batch.length);
-    Batch {
-        batch: 1,
-        length: batch.length,
-        lookahead: batch.lookahead,
-        tokens: batch.tokens[long.clone()].to_vec(),
-        segments: batch.segments[long.clone()].to_vec(),
-        positions: batch.positions[short.clone()].to_vec(),
-        first_visible: batch.first_visible[short].to_vec(),
-        loss_mask: batch.loss_mask[long].to_vec(),
-        draws: vec![batch.draws[row]],
-    }
-}
-
 fn without_empty_rows(batch: &Batch) -> Batch {
     let stride = batch.stride();
     let used = batch.segments.chunks(stride).filter(|row| row[0] != data::PADDING).count();

@@ -33,7 +33,7 @@ pub use line_chart::{LineChart, Series, SeriesStyle};
 pub use main_job::{
     CorpusFigures, DecodingFigures, DepthAcceptance, DepthScore, Divergence, DraftLengthFigures, HeadCurve,
     HeldOutFigures, LossPoint, LosslessnessFigures, MainJobFigures, RepeatedSpans, RunSettings, Seed,
-    TrainingFigures, comparison_page,
+    TextFigures, TrainingFigures, comparison_page,
 };
 pub use page::{Block, Fact, Page, Section, Tone};
 pub use samples::{Sample, SampleToken};

@@ -126,7 +126,7 @@ mod tests {
     use std::ops::ControlFlow;
     use std::sync::Arc;
 
-    use decode::{DecodeSettings, Decoded, SamplingSettings, Target, decode};
+    use decode::{DecodeSettings, Decoded, ExactnessSettings, SamplingSettings, Target, decode, exactness};
     use kernels::team::Team;
     use model::presets::preset;
 

@@ -102,7 +102,7 @@ fn of(requests: &[Statistics], repeated: Option<f64>, settings: &DecodeSettings)
     let depths = all.depths.iter().enumerate().map(|(index, counts)| DepthAcceptance {
         depth: index + 1,
         counts: *counts,
-        observed: estimate(requests, |request| {
+        observed: ratio_over(requests, |request| {
             let counts = at(request, index);
             (counts.accepted as f64, counts.drafted as f64)
         }),
@@ -111,7 +111,7 @@ fn of(requests: &[Statistics], repeated: Option<f64>, settings: &DecodeSettings)
     Acceptance {
         temperature: settings.sampling.temperature,
         draft_length: settings.draft_length,
-        tokens_per_forward: estimate(requests, |request| {
+        tokens_per_forward: ratio_over(requests, |request| {
             (request.committed_tokens as f64, request.forwards as f64)
         }),
         depths: depths.collect(),
@@ -134,23 +134,47 @@ const RESAMPLES: usize = 2000;
 /// Purpose of the random stream that draws them.
 const RESAMPLING: u64 = 35;
 
+/// How many more tokens per forward `ours` commits than `theirs`, as a share of theirs. Both continue the same prompts, in the
+/// same order, and prompts are drawn anew together: what one prompt has in common for both does not widen the interval (the
+/// paired bootstrap). None where nothing was decoded, or the prompts are not as many.
+pub fn paired_gain(ours: &[RequestAcceptance], theirs: &[RequestAcceptance]) -> Option<Estimate> {
+    let committed = |request: &RequestAcceptance| {
+        (request.tokens_per_forward.unwrap_or_default() * request.forwards as f64, request.forwards as f64)
+    };
+    let parts = |requests: &[RequestAcceptance]| requests.iter().map(committed).collect::<Vec<_>>();
+    let (a, b) = (parts(ours), parts(theirs));
+    let all: Vec<usize> = (0..a.len()).collect();
+    let decoded = |parts: &[(f64, f64)]| ratio_of(parts, &all) > 0.0;
+    (a.len() == b.len() && decoded(&a) && decoded(&b))
+        .then(|| estimate(a.len(), &|drawn| ratio_of(&a, drawn) / ratio_of(&b, drawn) - 1.0))
+}
+
 /// A ratio of sums over requests.
-fn estimate(requests: &[Statistics], parts: impl Fn(&Statistics) -> (f64, f64)) -> Estimate {
+fn ratio_over(requests: &[Statistics], parts: impl Fn(&Statistics) -> (f64, f64)) -> Estimate {
     let parts: Vec<(f64, f64)> = requests.iter().map(parts).collect();
-    let ratio = |sums: (f64, f64)| if sums.1 > 0.0 { sums.0 / sums.1 } else { 0.0 };
-    let add = |a: (f64, f64), b: (f64, f64)| (a.0 + b.0, a.1 + b.1);
+    estimate(parts.len(), &|drawn| ratio_of(&parts, drawn))
+}
+
+fn ratio_of(parts: &[(f64, f64)], drawn: &[usize]) -> f64 {
+    let add = |a: (f64, f64), &at: &usize| (a.0 + parts[at].0, a.1 + parts[at].1);
+    let sums = drawn.iter().fold((0.0, 0.0), add);
+    if sums.1 > 0.0 { sums.0 / sums.1 } else { 0.0 }
+}
+
+/// A figure of `count` requests, given which of them are drawn.
+fn estimate(count: usize, figure: &dyn Fn(&[usize]) -> f64) -> Estimate {
     let mut rng = random::seeded(1, RESAMPLING);
-    let mut drawn: Vec<f64> = (0..RESAMPLES)
+    let mut resampled: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
-            let one = |_| parts[(random::uniform(&mut rng) * parts.len() as f32) as usize];
-            ratio((0..parts.len()).map(one).fold((0.0, 0.0), add))
+            let one = |_| (random::uniform(&mut rng) * count as f32) as usize;
+            figure(&(0..count).map(one).collect::<Vec<_>>())
         })
         .collect();
-    drawn.sort_by(f64::total_cmp);
+    resampled.sort_by(f64::total_cmp);
     Estimate {
-        value: ratio(parts.iter().copied().fold((0.0, 0.0), add)),
-        low: drawn[RESAMPLES / 40],
-        high: drawn[RESAMPLES - 1 - RESAMPLES / 40],
+        value: figure(&(0..count).collect::<Vec<_>>()),
+        low: resampled[RESAMPLES / 40],
+        high: resampled[RESAMPLES - 1 - RESAMPLES / 40],
     }
 }
 
@@ -178,6 +202,16 @@ mod tests {
         // The deviation of a mean of 50 requests, each uniform over 0, 0.1, ... 0.9: 0.287 / sqrt(50) = 0.0406.
         assert!((value - low - 1.96 * 0.0406).abs() < 0.01 && (high - value - 1.96 * 0.0406).abs() < 0.01);
         assert!((found.tokens_per_forward.value - 1.45).abs() < 1e-12);
+        // Twice as much to each request that it has alone: the gain is known, however much requests differ.
+        let more: Vec<Statistics> = (0..50).map(|index| request(10, 2 * (index % 10), 10)).collect();
+        let more = of(&more, None, &DecodeSettings::default()).requests;
+        let gain = paired_gain(&more, &found.requests).unwrap();
+        assert!(
+            (gain.value - (1.9 / 1.45 - 1.0)).abs() < 1e-12 && gain.low > 0.26 && gain.high < 0.36,
+            "{gain:?}"
+        );
+        assert_eq!(paired_gain(&more[1..], &found.requests), None);
+        assert_eq!(paired_gain(&[], &[]), None);
         let one = of(&requests[..1], None, &DecodeSettings::default());
         assert_eq!(one.depths[0].observed, Estimate { value: 0.0, low: 0.0, high: 0.0 });
     }

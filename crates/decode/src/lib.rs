@@ -30,7 +30,7 @@ mod stop_strings;
 mod target;
 mod verify;
 
-pub use acceptance::{Acceptance, DepthAcceptance, Estimate, RequestAcceptance, acceptance};
+pub use acceptance::{Acceptance, DepthAcceptance, Estimate, RequestAcceptance, acceptance, paired_gain};
 pub use bare::bare;
 pub use batch::{Batch, Sink};
 pub use draft_length::{DraftLength, RoundCosts};

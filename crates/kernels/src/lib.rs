@@ -20,6 +20,7 @@ pub mod layer_norm;
 pub mod likelihood;
 pub mod matmul;
 pub mod memory;
+pub mod mixture;
 pub mod packed;
 pub mod peak;
 pub mod reference;

@@ -11,6 +11,7 @@
 
 mod attach;
 mod circuit;
+mod distilling;
 mod drafting;
 mod training;
 
@@ -93,12 +94,30 @@ pub struct JointSpec {
     /// Which weights it evens out.
     #[serde(default)]
     pub balance_on: BalanceOn,
+    /// Share of the loss that is the divergence from the model's own distribution of each token, in place of the text; 0: none.
+    #[serde(default)]
+    pub distill: f32,
 }
 
 /// A larger rank is a mistake: the largest published is 128.
 pub const LARGEST_RANK: usize = 256;
 
 impl JointSpec {
+    /// With the usual settings for the rest.
+    pub fn new(kind: JointKind, n: usize, rank: usize) -> Self {
+        Self {
+            n,
+            rank,
+            kind,
+            start: JointStart::default(),
+            weights: Vec::new(),
+            windows: JointWindows::default(),
+            balance: 0.0,
+            balance_on: BalanceOn::default(),
+            distill: 0.0,
+        }
+    }
+
     /// Refuses settings that cannot work.
     ///
     /// # Errors
@@ -122,6 +141,9 @@ impl JointSpec {
         }
         if !(self.balance.is_finite() && self.balance >= 0.0) {
             return refuse("balance", format!("is {}: give 0 or more", self.balance));
+        }
+        if !(0.0..=1.0).contains(&self.distill) {
+            return refuse("distill", format!("is {}: give a share from 0 to 1", self.distill));
         }
         Ok(())
     }

@@ -614,6 +614,15 @@ pub struct BenchDecode {
     /// Tokens that a random model's linear heads predict from one position, the next one included.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub heads: usize,
+    /// Joint heads of this rank in place of linear heads.
+    #[arg(long, default_value_t = 0, value_name = "R")]
+    pub rank: usize,
+    /// How joint heads join tokens.
+    #[arg(long, default_value = "cp", value_parser = ["cp", "tree"])]
+    pub joint: String,
+    /// Tokens of a random model's vocabulary, where the preset names none or another one is wanted.
+    #[arg(long, value_name = "V", requires = "random")]
+    pub vocab: Option<usize>,
     /// Also decode with drafts by the heads, so many of them taken to be right that a forward gives X tokens on average.
     #[arg(long, value_name = "X")]
     pub force_acceptance: Option<f64>,
@@ -630,6 +639,18 @@ pub struct BenchStep {
     /// What a head is made of.
     #[arg(long, default_value = "layer", value_parser = ["linear", "layer", "causal", "anticausal"])]
     pub head_kind: String,
+    /// Joint heads of this rank in place of parallel heads; they come on top of the trunk.
+    #[arg(long, default_value_t = 0, value_name = "R")]
+    pub rank: usize,
+    /// How joint heads join tokens.
+    #[arg(long, default_value = "cp", value_parser = ["cp", "tree"])]
+    pub joint: String,
+    /// Train the heads only, on the frozen trunk.
+    #[arg(long)]
+    pub frozen: bool,
+    /// Rows of 256 tokens. Others are compared at 8.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub batch: usize,
     /// Ids of the vocabulary.
     #[arg(long, default_value_t = 8192)]
     pub vocab: usize,

@@ -12,6 +12,7 @@ mod linear;
 mod loss;
 mod norms;
 mod recompute;
+mod several;
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -133,6 +133,7 @@ impl ObjectiveSection {
             windows: self.windows,
             balance: self.balance as f32,
             balance_on: self.balance_on,
+            distill: self.distill as f32,
         }
     }
 }

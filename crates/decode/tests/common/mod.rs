@@ -9,8 +9,8 @@ use kernels::team::Team;
 use model::engine::EngineWeights;
 use model::{Decoder, DecoderConfig, Family, Rope, Variant};
 use objective::{
-    BalanceOn, HeadKind, HeadStart, HeadsSpec, JointHeads, JointKind, JointSpec, JointStart, JointWindows,
-    Objective, ParallelHeads, UnembeddingKind,
+    HeadKind, HeadStart, HeadsSpec, JointHeads, JointKind, JointSpec, JointStart, Objective, ParallelHeads,
+    UnembeddingKind,
 };
 use sakiyomi_decode::Target;
 use tensor::Params;
@@ -144,11 +144,7 @@ pub struct Joint {
 /// Random joint heads on a random model, large enough that every component says something else.
 pub fn joint(vocabulary: usize, kind: JointKind, n: usize, rank: usize) -> Joint {
     let (decoder, mut params) = Decoder::initialise(&config(vocabulary, 2, 200), 3).unwrap();
-    let weights = Vec::new();
-    let start = JointStart::Random;
-    let balance_on = BalanceOn::Weights;
-    let windows = JointWindows::All;
-    let spec = JointSpec { n, rank, kind, start, weights, windows, balance: 0.0, balance_on };
+    let spec = JointSpec { start: JointStart::Random, ..JointSpec::new(kind, n, rank) };
     let heads = JointHeads::attach(spec, &decoder, &mut params, 3).unwrap();
     let mut rng = seeded(4, 4);
     let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();

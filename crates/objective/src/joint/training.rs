@@ -10,6 +10,7 @@ use model::Decoder;
 use tensor::{LossSum, Mark, Ops, Tape, Var};
 
 use super::circuit::Scratch;
+use super::distilling::Lessons;
 use super::{BalanceOn, JointHeads, JointWindows};
 use crate::{Objective, Window};
 
@@ -35,38 +36,40 @@ pub(super) fn loss(
             targets
         })
         .collect();
-    let step = Step { heads, decoder, window, own, targets, depths };
+    let step = Step { heads, decoder, window, own, targets, depths, length: batch.length };
     let mut sums = vec![step.own_next_token(tape, trunk)];
     sums.extend(step.joint(tape, trunk, sums[0]));
     sums
 }
 
-struct Step<'a> {
-    heads: &'a JointHeads,
-    decoder: &'a Decoder,
+pub(super) struct Step<'a> {
+    pub(super) heads: &'a JointHeads,
+    pub(super) decoder: &'a Decoder,
     window: &'a Window,
     /// `[row]`, of the model's own next token.
     own: Vec<u32>,
     /// `[place][row]`
-    targets: Vec<Vec<u32>>,
+    pub(super) targets: Vec<Vec<u32>>,
     /// Losses that are wanted.
     depths: usize,
+    /// Of a row of the batch.
+    length: usize,
 }
 
 /// What the components say of their tokens.
-struct Likelihoods {
+pub(super) struct Likelihoods {
     /// `[row, place, rank]`
-    logs: Vec<f64>,
+    pub(super) logs: Vec<f64>,
     /// Whether the token is the component's most likely one.
-    correct: Vec<bool>,
+    pub(super) correct: Vec<bool>,
     /// Logits of the gate, `[row, gate]`; empty at rank 1.
     gate: Vec<f32>,
 }
 
 /// Gradients that the rows leave.
-struct Gradients {
+pub(super) struct Gradients {
     /// `[place, rank][row]`: weight of a component's cross-entropy.
-    weights: Vec<Vec<f32>>,
+    pub(super) weights: Vec<Vec<f32>>,
     /// `[row, gate]`
     gate: Vec<f32>,
 }
@@ -105,13 +108,23 @@ impl Step<'_> {
             correct: vec![false; rows * self.heads.spec.n * rank],
             gate: gate.as_ref().map_or_else(Vec::new, |gate| tape.value(gate).to_vec()),
         };
+        let mut lessons = self.lessons(tape, trunk, self.length);
         for place in 0..self.heads.spec.n {
-            self.read(tape, trunk, place, &mut likelihoods);
+            match &mut lessons {
+                Some(lessons) if !self.heads.maps[place].is_empty() => {
+                    self.study(tape, trunk, place, &mut likelihoods, lessons);
+                }
+                _ => self.read(tape, trunk, place, &mut likelihoods),
+            }
         }
-        let mut sums = self.sums(&likelihoods);
+        let mut sums = self.sums(&likelihoods, lessons.as_ref());
         if tape.trains() {
-            let gradients = self.gradients(&likelihoods, &sums);
+            let gradients = self.gradients(&likelihoods, &sums, lessons.as_ref());
             for (place, maps) in self.heads.maps.iter().enumerate().take(self.depths.saturating_sub(1)) {
+                if let (Some(lessons), false) = (&lessons, maps.is_empty()) {
+                    self.teach(tape, trunk, place, &gradients, lessons);
+                    continue;
+                }
                 for (state, _) in maps.iter().enumerate() {
                     let (mark, normed) = self.component(tape, trunk, place, state);
                     let weights = &gradients.weights[place * rank + state];
@@ -137,7 +150,7 @@ impl Step<'_> {
     }
 
     /// The normed state of a component, and the mark before it.
-    fn component(&self, tape: &mut Tape, trunk: &Var, place: usize, state: usize) -> (Mark, Var) {
+    pub(super) fn component(&self, tape: &mut Tape, trunk: &Var, place: usize, state: usize) -> (Mark, Var) {
         let mark = tape.mark();
         let shared = tape.share(trunk);
         let mapped = match self.heads.maps[place].get(state) {
@@ -169,12 +182,12 @@ impl Step<'_> {
     }
 
     /// Whether the token at `place` counts: it is there, and what the components say of it was read.
-    fn observed(&self, row: usize, place: usize) -> bool {
+    pub(super) fn observed(&self, row: usize, place: usize) -> bool {
         self.targets[place][row] != NO_TARGET && self.reads(place)
     }
 
     /// The gate of a row, as probabilities.
-    fn gate(&self, likelihoods: &Likelihoods, row: usize, gate: &mut Vec<f64>) {
+    pub(super) fn gate(&self, likelihoods: &Likelihoods, row: usize, gate: &mut Vec<f64>) {
         let circuit = &self.heads.circuit;
         if self.heads.mixes() {
             let width = circuit.gate_width();
@@ -185,7 +198,7 @@ impl Step<'_> {
         }
     }
 
-    fn sums(&self, likelihoods: &Likelihoods) -> Sums {
+    fn sums(&self, likelihoods: &Likelihoods, lessons: Option<&Lessons>) -> Sums {
         let (n, rank, circuit) = (self.heads.spec.n, self.heads.spec.rank, &self.heads.circuit);
         let mut sums = Sums {
             losses: vec![LossSum::default(); n],
@@ -213,8 +226,10 @@ impl Step<'_> {
                 let correct = likelihoods.correct[here.start + place * rank + likeliest];
                 let seen = |other: usize| other <= place && self.observed(row, other);
                 let after = circuit.log_probability(&gate, logs, &seen, &mut scratch);
-                sums.losses[place] +=
-                    LossSum { nll: before - after, targets: 1, correct: usize::from(correct) };
+                let own = self.distilled(row, place, lessons);
+                let divergence = lessons.map_or(0.0, |lessons| lessons.divergence(row, place));
+                let nll = (1.0 - own) * (before - after) + own * divergence;
+                sums.losses[place] += LossSum { nll, targets: 1, correct: usize::from(correct) };
                 before = after;
             }
             let balanced = match self.heads.spec.balance_on {
@@ -231,7 +246,13 @@ impl Step<'_> {
         sums
     }
 
-    fn gradients(&self, likelihoods: &Likelihoods, sums: &Sums) -> Gradients {
+    /// Share of the loss of a token that is the divergence from the model's own distribution.
+    fn distilled(&self, row: usize, place: usize, lessons: Option<&Lessons>) -> f64 {
+        let taught = lessons.is_some_and(|lessons| lessons.taught(row, place));
+        if taught { f64::from(self.heads.spec.distill) } else { 0.0 }
+    }
+
+    fn gradients(&self, likelihoods: &Likelihoods, sums: &Sums, lessons: Option<&Lessons>) -> Gradients {
         let (n, rank, circuit) = (self.heads.spec.n, self.heads.spec.rank, &self.heads.circuit);
         let (rows, width) = (self.targets[0].len(), circuit.gate_width());
         let mut gradients = Gradients {
@@ -250,7 +271,8 @@ impl Step<'_> {
             // The loss is `sum over s of c_s (L_(s-1) - L_s)`: that of L_s is `c_(s+1) - c_s`.
             for place in (0..n).filter(|&place| self.observed(row, place)) {
                 let later = (place + 1..n).find(|&later| self.observed(row, later));
-                let factor = later.map_or(0.0, |later| self.scale(later)) - self.scale(place);
+                let scale = |place| (1.0 - self.distilled(row, place, lessons)) * self.scale(place);
+                let factor = later.map_or(0.0, scale) - scale(place);
                 let last = later.is_none();
                 if factor == 0.0 && !last {
                     continue;
@@ -279,6 +301,27 @@ impl Step<'_> {
                     leaves[here.clone()].iter_mut().zip(&unseen[here]).for_each(|(to, d)| *to += d);
                 }
             }
+            for place in (0..n).filter(|&place| self.distilled(row, place, lessons) > 0.0) {
+                let Some(lessons) = lessons else { continue };
+                let factor = self.distilled(row, place, Some(lessons)) * self.scale(place);
+                let before = |other: usize| other < place && self.observed(row, other);
+                let mut expected = logs.to_vec();
+                let here = place * rank..(place + 1) * rank;
+                expected[here].iter_mut().zip(lessons.log_ratios(row, place)).for_each(|(log, of)| *log = of);
+                // The divergence at s is the mean of `L_(s-1) - L_s` over the model's distribution, less its entropy.
+                for (with, factor) in [(true, -factor), (false, factor)] {
+                    let seen = |other: usize| before(other) || with && other == place;
+                    circuit.log_probability(&gate, &expected, &seen, &mut scratch);
+                    circuit.responsibilities(&gate, &scratch, &mut flow);
+                    flow.iter_mut().for_each(|flow| *flow *= factor);
+                    let mut unseen = vec![0.0; n * rank];
+                    circuit.back(&gate, &flow, &mut scratch, &mut unseen, &mut d_gate);
+                    for place in (0..n).filter(|&place| before(place)) {
+                        let here = place * rank..(place + 1) * rank;
+                        leaves[here.clone()].iter_mut().zip(&unseen[here]).for_each(|(to, d)| *to += d);
+                    }
+                }
+            }
             if self.heads.spec.balance_on == BalanceOn::Weights {
                 for (state, balance) in balance.iter().enumerate() {
                     d_gate[state] += gate[state] * balance;
@@ -296,7 +339,7 @@ impl Step<'_> {
     }
 
     /// What the loss at `place` is multiplied with.
-    fn scale(&self, place: usize) -> f64 {
+    pub(super) fn scale(&self, place: usize) -> f64 {
         match self.window.targets.get(place + 1) {
             Some(&targets) => f64::from(self.heads.weight(place + 2)) / targets.max(1) as f64,
             // Not trained now.

@@ -8,6 +8,7 @@ use decode::{
     Acceptance, DecodeSettings, Estimate, MeasureSettings, Measurement, SamplingSettings, Speed, acceptance,
     measure,
 };
+use objective::JointKind;
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
@@ -106,6 +107,11 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
     };
     output.result(&benched, || benched.text())?;
     Ok(Verdict::Done)
+}
+
+/// By its name among the arguments.
+fn joint_kind(name: &str) -> JointKind {
+    if name == "tree" { JointKind::Tree } else { JointKind::Cp }
 }
 
 impl Benched {

@@ -54,6 +54,8 @@ struct Swept<'a> {
     runs_csv: String,
     summary_csv: String,
     page: String,
+    /// Against the baseline, in words; empty without one. The numbers are in `runs_csv`.
+    gains: String,
     variants: &'a [report::VariantFigures],
 }
 
@@ -139,7 +141,8 @@ pub fn run(sweep: &Sweep, threads: usize, output: Output) -> anyhow::Result<Verd
     let results: Vec<RunResult> = chosen.iter().filter_map(|&index| result(index)).collect();
     let title = if file.title.is_empty() { stem } else { file.title.clone() };
     let figures = tables::figures(&title, &file.about, sweep, &results, &failures);
-    let written = tables::write(&folder, &figures, &results, &failures)?;
+    let gains = tables::gains(&file.baseline, &results);
+    let written = tables::write(&folder, &figures, &results, &gains, &failures)?;
     let swept = Swept {
         finished: !stopped && results.len() + failures.len() == chosen.len(),
         output: folder.display().to_string(),
@@ -151,6 +154,7 @@ pub fn run(sweep: &Sweep, threads: usize, output: Output) -> anyhow::Result<Verd
         runs_csv: written.runs.display().to_string(),
         summary_csv: written.summary.display().to_string(),
         page: written.page.display().to_string(),
+        gains: tables::gains_text(&file.baseline, &gains),
         variants: &figures.variants,
         failures: &failures,
     };
@@ -273,7 +277,7 @@ impl Planned {
 
 impl Swept<'_> {
     fn text(&self, sweep: &Sweep) -> String {
-        let mut text = tables::text(self.variants);
+        let mut text = tables::text(self.variants) + &self.gains;
         for failure in self.failures {
             text += &format!("failed  {}: {}\n", failure.run, failure.reason);
         }

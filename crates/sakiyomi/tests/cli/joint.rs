@@ -42,6 +42,10 @@ fn joint_heads_on_a_frozen_model_and_on_another_one() {
     place.succeeds(&frozen("run.folder=frozen", &["objective.joint=tree"]));
     let trunk = |folder: &str| place.read(&format!("{folder}/model.safetensors"));
     assert_eq!(trunk("frozen/checkpoints/last"), trunk(CHECKPOINT));
+    // From what the model itself says, and from states that are kept.
+    let distilled = ["objective.distill=0.5", "train.cache_states=true", "train.steps=8"];
+    place.succeeds(&frozen("run.folder=distilled", &distilled));
+    assert_eq!(trunk("distilled/checkpoints/last"), trunk(CHECKPOINT));
     // Heads of the same shape go on; of another shape they are new.
     let again = |rank: &'static str, folder: &'static str| {
         let own =
@@ -71,6 +75,12 @@ fn bad_settings_of_joint_heads_are_refused() {
     refuses("objective.n=0", &["objective.n"]);
     refuses("objective.balance=-1", &["objective.balance"]);
     refuses("objective.weights=[1.0]", &["objective.weights", "1 weights for 4 depths"]);
+    refuses("objective.distill=1.5", &["objective.distill", "1.5"]);
+    refuses("objective.rank=1000", &["objective.rank", "1000"]);
+    refuses("train.cache_states=true", &["train.cache_states", "heads"]);
+    place.write("short.jsonl", "{\"text\": \"abc\"}\n".repeat(20));
+    let longer = ["objective.kind=joint", "objective.n=12", "data.train=short.jsonl"];
+    place.refuses(&training(&longer), &["12"]);
 }
 
 #[test]

@@ -236,6 +236,9 @@ section! {
         balance: f64 = 0.0,
         /// Joint heads: what it evens out, the "weights" before a token is seen or the "responsibilities" after all.
         balance_on: BalanceOn = BalanceOn::Weights,
+        /// Joint heads: share of the loss that is the divergence from what the model itself says of each token, in place of the
+        /// text's token; 0: none.
+        distill: f64 = 0.0,
     }
 }
 

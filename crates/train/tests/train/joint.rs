@@ -3,8 +3,8 @@
 use data::Batch;
 use model::{Decoder, DecoderConfig};
 use objective::{
-    BalanceOn, HeadKind, HeadStart, HeadsSpec, JointHeads, JointKind, JointSpec, JointStart, JointWindows,
-    Objective, ParallelHeads, UnembeddingKind,
+    BalanceOn, HeadKind, HeadStart, HeadsSpec, JointHeads, JointKind, JointSpec, JointWindows, Objective,
+    ParallelHeads, UnembeddingKind,
 };
 use tensor::{Arena, LossSum, Ops, Params, Tape, random};
 use train::config::TrainSection;
@@ -13,16 +13,7 @@ use train::step::Stepper;
 use crate::support::{VOCABULARY, documents, layout, packed, relative_difference, tiny_config};
 
 fn spec(kind: JointKind, n: usize, rank: usize) -> JointSpec {
-    JointSpec {
-        n,
-        rank,
-        kind,
-        start: JointStart::Identity,
-        weights: Vec::new(),
-        windows: JointWindows::All,
-        balance: 0.0,
-        balance_on: BalanceOn::Weights,
-    }
+    JointSpec::new(kind, n, rank)
 }
 
 struct Joint {
@@ -61,6 +52,21 @@ impl Joint {
         self.sums(batch).iter().take(self.heads.depths()).enumerate().map(term).sum()
     }
 
+    /// What training minimises, distillation included.
+    fn training_loss(&self, batch: &Batch) -> f64 {
+        let report = self.report(batch);
+        let weighted =
+            report.iter().enumerate().map(|(index, loss)| f64::from(self.heads.weight(index + 1)) * loss);
+        weighted.sum()
+    }
+
+    /// Losses of a training step.
+    fn report(&self, batch: &Batch) -> Vec<f64> {
+        let mut stepper = Stepper::new(&self.params, &TrainSection::default());
+        let batches = std::slice::from_ref(batch);
+        stepper.gradients(&self.params, &self.decoder, &self.heads, batches, self.heads.depths()).loss
+    }
+
     fn gradients(&self, batches: &[Batch]) -> Vec<Vec<f32>> {
         let mut stepper = Stepper::new(&self.params, &TrainSection::default());
         stepper.gradients(&self.params, &self.decoder, &self.heads, batches, self.heads.depths());
@@ -83,35 +89,108 @@ fn finite_differences_agree_for_both_kinds() {
         (JointKind::Cp, 1, vec![0.8, 0.5, 0.25]),
     ] {
         let mut joint = Joint::new(&tiny_config(true), JointSpec { weights, ..spec(kind, 3, rank) });
-        let gradients = joint.gradients(std::slice::from_ref(&batch));
-        let mut rng = random::seeded(3, 3);
+        differences_agree(&mut joint, &batch, &Joint::loss, &format!("{kind:?} {rank}"));
+    }
+}
+
+#[test]
+fn finite_differences_agree_with_distillation() {
+    let batch = batch();
+    for (kind, rank, distill, cap) in [
+        (JointKind::Cp, 3, 0.6, None),
+        (JointKind::Tree, 2, 1.0, None),
+        (JointKind::Cp, 2, 0.5, Some(3.0)),
+        (JointKind::Cp, 1, 0.5, None),
+    ] {
+        let weights = vec![1.0, 0.5, 0.7];
+        let mut config = tiny_config(true);
+        config.variant.logit_cap = cap;
+        let mut joint = Joint::new(&config, JointSpec { weights, distill, ..spec(kind, 3, rank) });
+        // The model's own distribution is no variable: only where the model is frozen does the loss say what the gradient is.
         let ids: Vec<_> = joint.params.iter().map(|(id, _)| id).collect();
-        for (id, gradient) in ids.into_iter().zip(gradients) {
-            let name = joint.params.get(id).name.clone();
-            assert!(gradient.iter().any(|value| *value != 0.0), "{kind:?} {rank}: {name} gets no gradient");
-            let largest =
-                (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()));
-            let drawn = (random::uniform(&mut rng) * gradient.len() as f32) as usize;
-            for index in largest.into_iter().chain([drawn]) {
-                let before = joint.params.data(id)[index];
-                let mut difference = |step: f32| {
-                    let mut at = |value: f32| {
-                        joint.params.data_mut(id)[index] = value;
-                        joint.loss(&batch)
-                    };
-                    let slope = (at(before + step) - at(before - step))
-                        / (f64::from(before + step) - f64::from(before - step));
-                    at(before);
-                    slope
-                };
-                let numeric = (4.0 * difference(4e-3) - difference(8e-3)) / 3.0;
-                let exact = f64::from(gradient[index]);
-                let allowed = 2e-4 + 5e-3 * exact.abs();
-                assert!(
-                    (numeric - exact).abs() < allowed,
-                    "{kind:?} {rank}, {name}[{index}]: {numeric} against {exact}"
-                );
+        for id in ids {
+            joint.params.set_trainable(id, joint.heads.parameters().contains(&id));
+        }
+        differences_agree(&mut joint, &batch, &Joint::training_loss, &format!("{kind:?} {rank} {distill}"));
+    }
+}
+
+#[test]
+fn the_distilled_loss_is_the_divergence_from_the_model() {
+    let batch = batch();
+    let distill = 0.75;
+    let joint = Joint::new(&tiny_config(false), JointSpec { distill, ..spec(JointKind::Cp, 3, 3) });
+    let (components, weights) = naive(&joint, &batch);
+    let own = {
+        let (layout, mut arena) = (layout(&batch), Arena::default());
+        let mut tape = Tape::evaluation(&joint.params, &mut arena, &layout);
+        let (decoder, layers) = (&joint.decoder, joint.decoder.blocks.len());
+        let embedded = decoder.embed(&mut tape, &batch.inputs());
+        let trunk = decoder.run_blocks(&mut tape, embedded, 0..layers, &mut |_, _, _| {});
+        let normed = decoder.final_norm(&mut tape, &trunk);
+        let logits = decoder.logits(&mut tape, normed);
+        tape.value(&logits).chunks(VOCABULARY).map(softmax).collect::<Vec<_>>()
+    };
+    let (mut expected, mut targets) = ([0.0; 3], [0; 3]);
+    for row in 0..batch.batch * batch.length {
+        let mut parts = weights[row].clone();
+        for depth in 1..=3 {
+            let Some(token) = batch.target(row / batch.length, row % batch.length, depth) else { continue };
+            let component = |state: usize| &components[(depth - 1) * 3 + state][row];
+            let sum: f64 = parts.iter().sum();
+            let q = |v: usize| (0..3).map(|state| parts[state] * component(state)[v]).sum::<f64>() / sum;
+            let divergence: Option<f64> = (row % batch.length + depth <= batch.length)
+                .then(|| own[row + depth - 1].iter().enumerate().map(|(v, p)| p * (p / q(v)).ln()).sum());
+            let nll = -q(token as usize).ln();
+            expected[depth - 1] +=
+                divergence.map_or(nll, |d| f64::from(distill) * d + (1.0 - f64::from(distill)) * nll);
+            targets[depth - 1] += 1;
+            for (state, part) in parts.iter_mut().enumerate() {
+                *part *= components[(depth - 1) * 3 + state][row][token as usize];
             }
+        }
+    }
+    for ((found, expected), targets) in joint.report(&batch)[1..].iter().zip(expected).zip(targets) {
+        let expected = expected / f64::from(targets);
+        assert!((found - expected).abs() < 1e-4 * expected, "{found} against {expected}");
+    }
+    // What is told of text that is not trained on is the loss of the text.
+    let plain = Joint::new(&tiny_config(false), spec(JointKind::Cp, 3, 3));
+    assert_eq!(joint.sums(&batch), plain.sums(&batch));
+}
+
+fn softmax(row: &[f32]) -> Vec<f64> {
+    let exps: Vec<f64> = row.iter().map(|x| f64::from(*x).exp()).collect();
+    let sum: f64 = exps.iter().sum();
+    exps.iter().map(|e| e / sum).collect()
+}
+
+/// The largest gradient of each trained parameter and one that is drawn, against the slope of `loss`.
+fn differences_agree(joint: &mut Joint, batch: &Batch, loss: &dyn Fn(&Joint, &Batch) -> f64, what: &str) {
+    let gradients = joint.gradients(std::slice::from_ref(batch));
+    let mut rng = random::seeded(3, 3);
+    let ids: Vec<_> = joint.params.iter().map(|(id, _)| id).collect();
+    for (id, gradient) in ids.into_iter().zip(gradients).filter(|(_, gradient)| !gradient.is_empty()) {
+        let name = joint.params.get(id).name.clone();
+        assert!(gradient.iter().any(|value| *value != 0.0), "{what}: {name} gets no gradient");
+        let largest = (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()));
+        let drawn = (random::uniform(&mut rng) * gradient.len() as f32) as usize;
+        for index in largest.into_iter().chain([drawn]) {
+            let before = joint.params.data(id)[index];
+            let mut difference = |step: f32| {
+                let mut at = |value: f32| {
+                    joint.params.data_mut(id)[index] = value;
+                    loss(joint, batch)
+                };
+                let slope = (at(before + step) - at(before - step))
+                    / (f64::from(before + step) - f64::from(before - step));
+                at(before);
+                slope
+            };
+            let numeric = (4.0 * difference(4e-3) - difference(8e-3)) / 3.0;
+            let exact = f64::from(gradient[index]);
+            let allowed = 2e-4 + 5e-3 * exact.abs();
+            assert!((numeric - exact).abs() < allowed, "{what}, {name}[{index}]: {numeric} against {exact}");
         }
     }
 }
@@ -123,11 +202,6 @@ fn naive(joint: &Joint, batch: &Batch) -> (Vec<Vec<Vec<f64>>>, Vec<Vec<f64>>) {
     let decoder = &joint.decoder;
     let embedded = decoder.embed(&mut tape, &batch.inputs());
     let trunk = decoder.run_blocks(&mut tape, embedded, 0..decoder.blocks.len(), &mut |_, _, _| {});
-    let softmax = |row: &[f32]| -> Vec<f64> {
-        let exps: Vec<f64> = row.iter().map(|x| f64::from(*x).exp()).collect();
-        let sum: f64 = exps.iter().sum();
-        exps.iter().map(|e| e / sum).collect()
-    };
     let linear = |name: &str| {
         let bias = joint.params.find(&name.replace("weight", "bias"));
         tensor::Linear { weight: joint.params.find(name).unwrap(), bias }
@@ -203,8 +277,8 @@ fn rank_one_is_linear_parallel_heads() {
         let mean = |sum: &LossSum| sum.nll / sum.targets as f64;
         assert_eq!(mean(&sums[0]), report.loss[0]);
         assert_eq!(sums[0], sums[1]);
-        for depth in 2..=3 {
-            assert!((mean(&sums[depth]) - report.loss[depth - 1]).abs() < 1e-9, "depth {depth}");
+        for (sum, loss) in sums[2..=3].iter().zip(&report.loss[1..]) {
+            assert!((mean(sum) - loss).abs() < 1e-9, "{sum:?} {loss}");
         }
         let gradients = joint.gradients(batches);
         for (id, name) in ids {

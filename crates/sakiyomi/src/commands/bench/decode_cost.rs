@@ -10,7 +10,9 @@ use kernels::bandwidth::measure_read_bandwidth;
 use kernels::team::Team;
 use model::engine::EngineWeights;
 use model::{Decoder, DecoderConfig};
-use objective::{HeadKind, HeadsSpec, Objective, ParallelHeads, UnembeddingKind};
+use objective::{
+    HeadKind, HeadsSpec, JointHeads, JointSpec, Method, Objective, ParallelHeads, UnembeddingKind,
+};
 use serde::Serialize;
 use tensor::Params;
 
@@ -245,7 +247,7 @@ impl Costs {
 /// A model of a preset's size whose weights mean nothing.
 struct Random {
     decoder: Decoder,
-    heads: ParallelHeads,
+    heads: Method,
     weights: Arc<EngineWeights>,
     team: Arc<Team>,
 }
@@ -257,7 +259,9 @@ impl Random {
         let Some(known) = known else {
             anyhow::bail!("--random {preset}: there is no such preset; give one of {}", names.join(", "))
         };
-        let Some(mut config) = model::presets::preset(preset, known.vocabulary.unwrap_or(VOCABULARY)) else {
+        let Some(mut config) =
+            model::presets::preset(preset, arguments.vocab.or(known.vocabulary).unwrap_or(VOCABULARY))
+        else {
             anyhow::bail!("--random {preset}: there is no such preset")
         };
         // The context only bounds positions.
@@ -269,9 +273,20 @@ impl Random {
             weights: Vec::new(),
         };
         spec.validate(config.layers)?;
-        let params = random_params(&config, &spec);
+        let joint = JointSpec::new(super::joint_kind(&arguments.joint), arguments.heads, arguments.rank);
+        let of_heads = match arguments.rank {
+            0 => ParallelHeads::tensors(&spec, &config),
+            _ => {
+                joint.validate()?;
+                JointHeads::tensors(&joint, &config)
+            }
+        };
+        let params = random_params(&config, of_heads);
         let decoder = Decoder::find(&config, &params)?;
-        let heads = ParallelHeads::find(spec, &decoder, &params)?;
+        let heads: Method = match arguments.rank {
+            0 => ParallelHeads::find(spec, &decoder, &params)?.into(),
+            _ => JointHeads::find(joint, &decoder, &params)?.into(),
+        };
         let weights = arguments.packing.weights.unwrap_or_default();
         let weights = Target::pack_as(weights, &decoder, heads.drafter(), &params);
         Ok(Self { decoder, heads, weights, team: Arc::new(Team::new(threads)) })
@@ -287,7 +302,7 @@ impl Random {
 const VOCABULARY: usize = 4096;
 
 /// Weights of the usual sizes: even, not normal, because billions of normal numbers take a while. Gains are 1.
-fn random_params(config: &DecoderConfig, spec: &HeadsSpec) -> Params {
+fn random_params(config: &DecoderConfig, of_heads: Vec<(String, Vec<usize>)>) -> Params {
     let mut params = Params::default();
     let mut state = 0x9e37_79b9_u32;
     let mut next = move || {
@@ -297,7 +312,7 @@ fn random_params(config: &DecoderConfig, spec: &HeadsSpec) -> Params {
         state as i32 as f32 / (1_u32 << 31) as f32
     };
     let of_decoder = config.tensors().into_iter().map(|tensor| (tensor.name, tensor.shape));
-    for (name, shape) in of_decoder.chain(ParallelHeads::tensors(spec, config)) {
+    for (name, shape) in of_decoder.chain(of_heads) {
         let count = shape.iter().product();
         let values = match shape.as_slice() {
             [_] => vec![1.0; count],

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use data::Batch;
 use model::{Decoder, presets};
-use objective::{HeadKind, HeadStart, HeadsSpec, ParallelHeads, matched_layers};
+use objective::{
+    HeadKind, HeadStart, HeadsSpec, JointHeads, JointSpec, Method, Objective, ParallelHeads, matched_layers,
+};
 use serde::Serialize;
 use tensor::random::{Seeded, seeded, uniform};
 use train::config::{DecaySetting, Dtype, TrainSection};
@@ -16,9 +18,11 @@ use crate::arguments::BenchStep;
 use crate::failure::Verdict;
 use crate::output::Output;
 
-/// Rows of the batch, and tokens of a row.
-const BATCH: usize = 8;
+/// Tokens of a row.
 const LENGTH: usize = 256;
+
+/// More rows than this are a typing error.
+const MOST_ROWS: usize = 4096;
 
 /// Steps before the clock starts: they find buffers and pages new.
 const WARM_UP_STEPS: usize = 2;
@@ -42,6 +46,10 @@ struct Measured {
     /// 10^6 KiB.
     peak_rss_gb: Option<f64>,
     head_kind: String,
+    batch: usize,
+    /// Of joint heads; 0 of others.
+    rank: usize,
+    frozen: bool,
     recompute: bool,
     parameters: usize,
     threads: usize,
@@ -58,13 +66,14 @@ const PROBE_BYTES: usize = 64 << 20;
 
 pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     anyhow::ensure!(arguments.vocab > 1, "--vocab {}: give at least 2", arguments.vocab);
+    anyhow::ensure!((1..=MOST_ROWS).contains(&arguments.batch), "--batch: give 1 to {MOST_ROWS}");
     machine::use_threads(threads)?;
     let spec = HeadsSpec { n: arguments.heads, kind: kind(&arguments.head_kind), ..HeadsSpec::next_token() };
     let Some(mut config) = presets::preset("reference", arguments.vocab) else {
         anyhow::bail!("this build has no preset `reference`");
     };
     spec.validate(config.layers)?;
-    let moved = matched_layers(&config, &spec);
+    let moved = if arguments.rank > 0 { 0 } else { matched_layers(&config, &spec) };
     anyhow::ensure!(
         moved < config.layers,
         "--heads {}: {} heads of this kind have more parameters than the {} layers of the model; give fewer",
@@ -74,7 +83,18 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
     );
     config.layers -= moved;
     let (decoder, mut params) = Decoder::initialise(&config, SEED)?;
-    let objective = ParallelHeads::attach(spec, &decoder, &mut params, HeadStart::Fresh { seed: SEED })?;
+    let objective: Method = match arguments.rank {
+        0 => ParallelHeads::attach(spec, &decoder, &mut params, HeadStart::Fresh { seed: SEED })?.into(),
+        rank => {
+            let spec = JointSpec::new(super::joint_kind(&arguments.joint), arguments.heads, rank);
+            JointHeads::attach(spec, &decoder, &mut params, SEED)?.into()
+        }
+    };
+    if arguments.frozen {
+        let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
+        ids.into_iter().for_each(|id| params.set_trainable(id, objective.parameters().contains(&id)));
+        anyhow::ensure!(!objective.parameters().is_empty(), "--frozen: there are no heads to train");
+    }
     let settings = TrainSection {
         dtype: if arguments.dtype == "bf16" { Dtype::Bf16 } else { Dtype::F32 },
         recompute_activations: arguments.recompute,
@@ -85,7 +105,7 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         clip: 0.0,
         ..TrainSection::default()
     };
-    let batch = random_batch(arguments.vocab, arguments.heads, &mut seeded(SEED, TOKENS));
+    let batch = random_batch(arguments.vocab, arguments.heads, arguments.batch, &mut seeded(SEED, TOKENS));
     let mut stepper = Stepper::new(&params, &settings);
     let (mut times, mut loss) = (Vec::new(), 0.0);
     let (mut began, mut used_before) = (Instant::now(), None);
@@ -103,7 +123,7 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
             &decoder,
             &objective,
             batches,
-            arguments.heads,
+            objective.depths(),
             &settings,
             settings.learning_rate,
         )?;
@@ -123,11 +143,17 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         heads: arguments.heads,
         vocab: arguments.vocab,
         step_ms,
-        tokens_per_s: (BATCH * LENGTH) as f64 * 1e3 / step_ms,
+        tokens_per_s: (arguments.batch * LENGTH) as f64 * 1e3 / step_ms,
         loss,
         steps: times.len(),
         peak_rss_gb: peak_rss.map(|bytes| bytes as f64 / 1024.0 / 1e6),
-        head_kind: arguments.head_kind.clone(),
+        head_kind: match arguments.rank {
+            0 => arguments.head_kind.clone(),
+            rank => format!("joint {} of rank {rank}", arguments.joint),
+        },
+        batch: arguments.batch,
+        rank: arguments.rank,
+        frozen: arguments.frozen,
         recompute: arguments.recompute,
         parameters: params.values(),
         threads,
@@ -151,19 +177,19 @@ fn kind(name: &str) -> HeadKind {
 }
 
 /// Random tokens, each row one document, every input with a target at every depth.
-fn random_batch(vocabulary: usize, depths: usize, rng: &mut Seeded) -> Batch {
+fn random_batch(vocabulary: usize, depths: usize, rows: usize, rng: &mut Seeded) -> Batch {
     let stride = LENGTH + depths;
     let token = |_| ((f64::from(uniform(rng)) * vocabulary as f64) as usize).min(vocabulary - 1) as u32;
     Batch {
-        batch: BATCH,
+        batch: rows,
         length: LENGTH,
         lookahead: depths,
-        tokens: (0..BATCH * stride).map(token).collect(),
-        segments: vec![0; BATCH * stride],
-        positions: (0..BATCH).flat_map(|_| 0..LENGTH as u32).collect(),
-        first_visible: vec![0; BATCH * LENGTH],
-        loss_mask: vec![true; BATCH * stride],
-        draws: vec![0; BATCH],
+        tokens: (0..rows * stride).map(token).collect(),
+        segments: vec![0; rows * stride],
+        positions: (0..rows).flat_map(|_| 0..LENGTH as u32).collect(),
+        first_visible: vec![0; rows * LENGTH],
+        loss_mask: vec![true; rows * stride],
+        draws: vec![0; rows],
     }
 }
 

@@ -49,6 +49,9 @@ pub struct SweepFile {
     pub grid: Table,
     /// Texts that are made or gathered for the runs, which name them `text:NAME`.
     pub text: BTreeMap<String, TextSpec>,
+    /// The choice against which the tokens per forward of the others on its axis are compared, prompt by prompt, such as `n=1`;
+    /// empty: none.
+    pub baseline: String,
     /// What is measured after training.
     pub measure: MeasureSpec,
 }
@@ -64,6 +67,7 @@ impl Default for SweepFile {
             variants: Table::new(),
             grid: Table::new(),
             text: BTreeMap::new(),
+            baseline: String::new(),
             measure: MeasureSpec::default(),
         }
     }
@@ -107,7 +111,8 @@ impl Default for MeasureSpec {
     }
 }
 
-const KEYS: &[&str] = &["title", "about", "base", "seeds", "settings", "variants", "grid", "text", "measure"];
+const KEYS: &[&str] =
+    &["title", "about", "base", "seeds", "settings", "variants", "grid", "text", "baseline", "measure"];
 const TEXT_KEYS: &[&str] = &["tales_bytes", "seed", "files", "extension", "bytes"];
 const MEASURE_KEYS: &[&str] = &["batches", "prompts", "prompt_tokens", "new_tokens", "repeats"];
 
@@ -158,6 +163,11 @@ impl SweepFile {
             ensure!(sources == 1, "text.{name}: give either tales_bytes or files");
             ensure!(spec.tales_bytes != Some(0), "text.{name}.tales_bytes is 0: give at least 1");
         }
+        ensure!(
+            self.baseline.is_empty() || self.baseline.contains('='),
+            "baseline is {:?}: give axis=choice, such as n=1",
+            self.baseline
+        );
         let MeasureSpec { prompts, prompt_tokens, new_tokens, repeats, .. } = self.measure;
         for (key, value, least) in [
             ("prompts", prompts, 0),
@@ -229,6 +239,7 @@ mod tests {
         assert_eq!(refusal("seeds = []", &[]), "seeds is an empty list: give at least one");
         assert_eq!(refusal("[text.a]\nseed = 1", &[]), "text.a: give either tales_bytes or files");
         assert!(refusal("[measure]\nnew_tokens = 1", &[]).starts_with("measure.new_tokens is 1: give 2"));
+        assert!(refusal("baseline = 'n'", &[]).contains("give axis=choice"));
         assert!(refusal("seeds = 3", &[]).contains("seeds"), "{}", refusal("seeds = 3", &[]));
         assert!(!refusal("seeds = 3", &[]).contains('\n'), "{}", refusal("seeds = 3", &[]));
         assert!(refusal("", &["seeds"]).contains("write key=value"));

@@ -190,16 +190,17 @@ impl Job {
             ..MeasureSettings::default()
         };
         let measured = measure(&mut target, prompts, &settings, &mut |done, of| show("measuring", done, of))?;
-        let sampled = match target.longest_draft() {
-            0 => None,
+        let mut accepted = |temperature: f32| match target.longest_draft() {
+            0 => Ok(None),
             draft_length => {
-                let sampling = SamplingSettings { temperature: 1.0, ..SamplingSettings::default() };
+                let sampling = SamplingSettings { temperature, ..SamplingSettings::default() };
                 let decoding = DecodeSettings { draft_length, sampling, ..settings.decoding.clone() };
-                Some(acceptance(&mut target, prompts, &decoding)?)
+                acceptance(&mut target, prompts, &decoding).map(Some)
             }
         };
         Ok(DecodingResult {
-            sampled,
+            greedy: accepted(0.0)?,
+            sampled: accepted(1.0)?,
             prompts: prompts.len(),
             identical: verification.as_ref().map(decode::Verification::identical),
             plain_tokens_per_s: measured.plain.tokens_per_s.median,
@@ -210,6 +211,7 @@ impl Job {
                     tokens_per_forward: drafted.speed.statistics.tokens_per_forward().unwrap_or(1.0),
                     tokens_per_s: drafted.speed.tokens_per_s.median,
                     speedup: drafted.speed.speedup.median,
+                    ms_per_round: drafted.speed.statistics.seconds_per_forward().unwrap_or_default() * 1e3,
                 })
                 .collect(),
             depths: verification

@@ -55,6 +55,9 @@ pub struct DecodingResult {
     pub lengths: Vec<LengthResult>,
     /// The k-th token of the longest draft.
     pub depths: Vec<DepthCounts>,
+    /// With the longest drafts, greedily.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub greedy: Option<Acceptance>,
     /// With the longest drafts, sampled at temperature 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled: Option<Acceptance>,
@@ -69,6 +72,9 @@ pub struct LengthResult {
     pub tokens_per_s: f64,
     /// Wall-clock of plain decoding divided by this, in turn.
     pub speedup: f64,
+    /// Milliseconds of a round, drafting included.
+    #[serde(default)]
+    pub ms_per_round: f64,
 }
 
 impl RunResult {

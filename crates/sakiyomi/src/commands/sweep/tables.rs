@@ -138,11 +138,62 @@ pub fn text(variants: &[VariantFigures]) -> String {
     format!("{table}\nmean ± standard deviation over seeds; in brackets the best draft length\n")
 }
 
+/// By how much a run's drafts reach farther than those of the baseline.
+pub struct Gain<'a> {
+    run: &'a RunResult,
+    /// What was decoded how, and the gain in tokens per forward as a share.
+    gains: Vec<(&'static str, decode::Estimate)>,
+}
+
+/// Every run that decoded, against the run that differs from it in one axis only, where it is `baseline` (`axis=choice`).
+pub fn gains<'a>(baseline: &str, results: &'a [RunResult]) -> Vec<Gain<'a>> {
+    let Some((axis, choice)) = baseline.split_once('=') else { return Vec::new() };
+    let baseline = (axis.to_owned(), choice.to_owned());
+    let is_baseline = |run: &&RunResult| run.place.choices.contains(&baseline);
+    // All but the axis is the same.
+    let beside = |run: &RunResult| {
+        let others = run.place.choices.iter().filter(|(name, _)| name != axis).cloned();
+        (others.collect::<Vec<_>>(), run.place.seed)
+    };
+    let gain = |run: &'a RunResult| {
+        let base = results.iter().filter(is_baseline).find(|base| beside(base) == beside(run))?;
+        let (ours, theirs) = (run.decoding.as_ref()?, base.decoding.as_ref()?);
+        let of = |name, ours: &Option<decode::Acceptance>, theirs: &Option<decode::Acceptance>| {
+            let gain = decode::paired_gain(&ours.as_ref()?.requests, &theirs.as_ref()?.requests)?;
+            Some((name, gain))
+        };
+        let gains =
+            [of("greedy", &ours.greedy, &theirs.greedy), of("sampled", &ours.sampled, &theirs.sampled)];
+        Some(Gain { run, gains: gains.into_iter().flatten().collect() })
+    };
+    let others = results.iter().filter(|run| !is_baseline(run));
+    others.filter_map(gain).filter(|gain| !gain.gains.is_empty()).collect()
+}
+
+/// The gains for a terminal.
+pub fn gains_text(baseline: &str, gains: &[Gain]) -> String {
+    let percent = |share: f64| format!("{:+.1}", 100.0 * share);
+    let line = |gain: &Gain| {
+        let told = gain.gains.iter().map(|(name, of)| {
+            format!("{name} {} % ({} to {})", percent(of.value), percent(of.low), percent(of.high))
+        });
+        format!("  {}: {}\n", gain.run.place.name(), told.collect::<Vec<_>>().join(", "))
+    };
+    match gains {
+        [] => String::new(),
+        _ => format!(
+            "tokens per forward against {baseline}, longest drafts, 95 % intervals over prompts (paired bootstrap):\n{}",
+            gains.iter().map(line).collect::<String>()
+        ),
+    }
+}
+
 /// Writes `runs.csv`, `summary.csv` and `report.html`.
 pub fn write(
     folder: &Path,
     figures: &SweepFigures,
     results: &[RunResult],
+    gains: &[Gain],
     failures: &[Failure],
 ) -> anyhow::Result<Written> {
     let written = Written {
@@ -150,7 +201,7 @@ pub fn write(
         summary: folder.join("summary.csv"),
         page: folder.join("report.html"),
     };
-    runs_csv(&written.runs, results, failures)?;
+    runs_csv(&written.runs, results, gains, failures)?;
     summary_csv(&written.summary, &figures.variants)?;
     data::write_whole(&written.page, figures.page().html().as_bytes())?;
     Ok(written)
@@ -159,8 +210,18 @@ pub fn write(
 /// A named value of a row; an empty one was not measured.
 type Field = (String, String);
 
-fn runs_csv(file: &Path, results: &[RunResult], failures: &[Failure]) -> anyhow::Result<()> {
-    let mut rows: Vec<Vec<Field>> = results.iter().map(run_fields).collect();
+fn runs_csv(file: &Path, results: &[RunResult], gains: &[Gain], failures: &[Failure]) -> anyhow::Result<()> {
+    let row = |run: &RunResult| {
+        let mut fields = run_fields(run);
+        let of_run = gains.iter().filter(|gain| gain.run.place == run.place).flat_map(|gain| &gain.gains);
+        for (name, gain) in of_run {
+            for (part, value) in [("", gain.value), ("_low", gain.low), ("_high", gain.high)] {
+                fields.push((format!("{name}_gain{part}"), value.to_string()));
+            }
+        }
+        fields
+    };
+    let mut rows: Vec<Vec<Field>> = results.iter().map(row).collect();
     rows.extend(failures.iter().map(|failure| {
         vec![("run".to_owned(), failure.run.clone()), ("failed".to_owned(), failure.reason.clone())]
     }));
@@ -196,18 +257,20 @@ fn run_fields(run: &RunResult) -> Vec<Field> {
     let lengths = &decoding.lengths;
     list("tokens_per_forward", lengths.iter().map(|length| length.tokens_per_forward).collect());
     list("speedup", lengths.iter().map(|length| length.speedup).collect());
+    list("ms_per_round", lengths.iter().map(|length| length.ms_per_round).collect());
     list("tokens_per_s", lengths.iter().map(|length| length.tokens_per_s).collect());
     list("drafted", decoding.depths.iter().map(|depth| depth.drafted as f64).collect());
     list("accepted", decoding.depths.iter().map(|depth| depth.accepted as f64).collect());
-    if let Some(sampled) = &decoding.sampled {
-        let decode::Estimate { value, low, high } = sampled.tokens_per_forward;
+    for (manner, acceptance) in [("greedy", &decoding.greedy), ("sampled", &decoding.sampled)] {
+        let Some(acceptance) = acceptance else { continue };
+        let decode::Estimate { value, low, high } = acceptance.tokens_per_forward;
         for (name, value) in [("", value), ("_low", low), ("_high", high)] {
-            fields.push((format!("sampled_tokens_per_forward{name}"), value.to_string()));
+            fields.push((format!("{manner}_tokens_per_forward{name}"), value.to_string()));
         }
-        let depths = sampled.depths.iter().enumerate();
+        let depths = acceptance.depths.iter().enumerate();
         for (index, depth) in depths {
-            fields.push((format!("sampled_acceptance_{}", index + 1), depth.observed.value.to_string()));
-            fields.push((format!("sampled_expected_{}", index + 1), depth.expected.to_string()));
+            fields.push((format!("{manner}_acceptance_{}", index + 1), depth.observed.value.to_string()));
+            fields.push((format!("{manner}_expected_{}", index + 1), depth.expected.to_string()));
         }
     }
     fields.push(("plain_tokens_per_s".to_owned(), decoding.plain_tokens_per_s.to_string()));

@@ -48,7 +48,8 @@ fn the_right_verifier_passes_with_every_drafter() {
     let found = run(&Exact, &mut lookup_target(&toys[0]), &settings(4000));
     assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());
     for kind in [Cp, Tree] {
-        let found = run(&Exact, &mut joint(7, kind, 4, 3).target(), &settings(4000));
+        let settings = ExactnessSettings { seed: 1_000_004, ..settings(4000) };
+        let found = run(&Exact, &mut joint(7, kind, 4, 3).target(), &settings);
         assert!(found.holds(), "{kind:?}: {:?}", found.rejections().collect::<Vec<_>>());
     }
 }
@@ -168,3 +169,28 @@ fn the_right_verifier_passes_at_many_draws() {
 
 /// In each case.
 const MANY: usize = 100_000;
+
+/// The scores of a right verifier are standard normal over seeds: neither a small bias nor a wrong variance hides behind the level.
+#[test]
+#[ignore = "takes minutes"]
+fn scores_are_standard_normal_over_seeds() {
+    let (heads, tree) = (toy(), joint(7, Tree, 4, 3));
+    for mut target in [heads.target(1), tree.target()] {
+        let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
+        for seed in 0..16_u64 {
+            let settings = ExactnessSettings { seed: seed * 7_000_003 + 1234, ..settings(4000) };
+            let found = run(&Exact, &mut target, &settings);
+            for test in found.cases.iter().flat_map(|case| &case.tests) {
+                if test.name == "score against a residual drawn from p" {
+                    count += 1.0;
+                    sum += test.statistic;
+                    squares += test.statistic.powi(2);
+                }
+            }
+        }
+        let (mean, variance): (f64, f64) = (sum / count, squares / count);
+        // Four standard errors of a mean and of a variance of so many.
+        assert!(mean.abs() < 4.0 / count.sqrt(), "{mean} of {count}");
+        assert!((variance - 1.0).abs() < 4.0 * (2.0 / count).sqrt(), "{variance} of {count}");
+    }
+}

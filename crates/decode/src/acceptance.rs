@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tensor::random;
 
 use crate::error::{Error, Result};
+use crate::repetition::repeated_share;
 use crate::speculate::{DecodeSettings, decode};
 use crate::statistics::{DepthCounts, Statistics};
 use crate::target::Target;
@@ -24,6 +25,9 @@ pub struct Acceptance {
     pub tokens_per_forward: Estimate,
     /// Each place of a draft, the nearest first, as far as any round reached.
     pub depths: Vec<DepthAcceptance>,
+    /// Share of the spans of 16 tokens that stand earlier in the same continuation: loops, which are easy to draft. None
+    /// where all are shorter.
+    pub repeated: Option<f64>,
     /// Each prompt, in order.
     pub requests: Vec<RequestAcceptance>,
 }
@@ -79,15 +83,19 @@ pub fn acceptance(
         return Err(Error::setting("prompts", "there are none: give at least one"));
     }
     let mut requests = Vec::with_capacity(prompts.len());
+    let mut texts = Vec::with_capacity(prompts.len());
     for (index, prompt) in prompts.iter().enumerate() {
         let mut settings = settings.clone();
         settings.sampling.seed = settings.sampling.seed.wrapping_add(index as u64);
-        requests.push(decode(target, prompt, &settings, &mut |_, _| ControlFlow::Continue(()))?.statistics);
+        let decoded = decode(target, prompt, &settings, &mut |_, _| ControlFlow::Continue(()))?;
+        texts.push(decoded.ids);
+        requests.push(decoded.statistics);
     }
-    Ok(of(&requests, settings))
+    let repeated = repeated_share(texts.iter().map(Vec::as_slice));
+    Ok(of(&requests, repeated, settings))
 }
 
-fn of(requests: &[Statistics], settings: &DecodeSettings) -> Acceptance {
+fn of(requests: &[Statistics], repeated: Option<f64>, settings: &DecodeSettings) -> Acceptance {
     let mut all = Statistics::default();
     requests.iter().for_each(|request| all.merge(request));
     let at = |request: &Statistics, index: usize| request.depths.get(index).copied().unwrap_or_default();
@@ -107,6 +115,7 @@ fn of(requests: &[Statistics], settings: &DecodeSettings) -> Acceptance {
             (request.committed_tokens as f64, request.forwards as f64)
         }),
         depths: depths.collect(),
+        repeated,
         requests: requests
             .iter()
             .map(|request| RequestAcceptance {
@@ -163,13 +172,13 @@ mod tests {
     #[test]
     fn intervals_are_over_requests_and_figures_over_all_rounds() {
         let requests: Vec<Statistics> = (0..50).map(|index| request(10, index % 10, 10)).collect();
-        let found = of(&requests, &DecodeSettings { draft_length: 1, ..DecodeSettings::default() });
+        let found = of(&requests, None, &DecodeSettings { draft_length: 1, ..DecodeSettings::default() });
         let Estimate { value, low, high } = found.depths[0].observed;
         assert_eq!((value, found.depths[0].expected, found.requests.len()), (0.45, 0.5, 50));
         // The deviation of a mean of 50 requests, each uniform over 0, 0.1, ... 0.9: 0.287 / sqrt(50) = 0.0406.
         assert!((value - low - 1.96 * 0.0406).abs() < 0.01 && (high - value - 1.96 * 0.0406).abs() < 0.01);
         assert!((found.tokens_per_forward.value - 1.45).abs() < 1e-12);
-        let one = of(&requests[..1], &DecodeSettings::default());
+        let one = of(&requests[..1], None, &DecodeSettings::default());
         assert_eq!(one.depths[0].observed, Estimate { value: 0.0, low: 0.0, high: 0.0 });
     }
 }

@@ -20,6 +20,7 @@ mod generate;
 mod lookup;
 mod measure;
 mod rejection;
+mod repetition;
 mod sampling;
 mod score;
 mod significance;

@@ -7,6 +7,7 @@
 
 mod bar_chart;
 mod chart;
+mod csv;
 mod escape;
 mod frame;
 mod heat_map;
@@ -33,7 +34,7 @@ pub use line_chart::{LineChart, Series, SeriesStyle};
 pub use main_job::{
     CorpusFigures, DecodingFigures, DepthAcceptance, DepthScore, Divergence, DraftLengthFigures, HeadCurve,
     HeldOutFigures, LossPoint, LosslessnessFigures, MainJobFigures, RepeatedSpans, RunSettings, Seed,
-    TrainingFigures, comparison_page,
+    TextFigures, TrainingFigures, comparison_page,
 };
 pub use page::{Block, Fact, Page, Section, Tone};
 pub use samples::{Sample, SampleToken};

@@ -177,6 +177,22 @@ pub struct DecodingFigures {
     pub acceptance: Vec<DepthAcceptance>,
     /// One entry per draft length, plain decoding (length 0) among them.
     pub lengths: Vec<DraftLengthFigures>,
+    /// What the longest drafts were worth on text of another kind: written greedily, drawn at a temperature.
+    pub texts: Vec<TextFigures>,
+}
+
+/// What drafts are worth on one kind of continuation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TextFigures {
+    /// Temperature that the text was drawn at; 0 is greedy.
+    pub temperature: f32,
+    /// Drafted tokens per round.
+    pub draft_length: usize,
+    /// Committed tokens over trunk forwards, with the ends of its 95 % interval over prompts.
+    pub tokens_per_forward: [f64; 3],
+    /// Share of the spans of 16 tokens that stand earlier in the same continuation.
+    pub repeated_share: Option<f64>,
 }
 
 /// Acceptance at one draft position.

@@ -6,7 +6,7 @@ use super::charts::{
 use super::verdict::{NO_DIFFERENCE, verdict};
 use super::{
     DecodingFigures, DepthScore, DraftLengthFigures, HeldOutFigures, LosslessnessFigures, MainJobFigures,
-    spread,
+    TextFigures, spread,
 };
 use crate::number::{bytes, count, counted, duration, fixed, number, percent, times};
 use crate::page::{Block, Fact, Page, Section, Tone};
@@ -101,7 +101,11 @@ impl MainJobFigures {
             acceptance_chart(decoding),
             round_cost_chart(decoding),
         ];
-        let blocks = vec![Block::Text(intro), Block::Charts(charts), Block::Table(decoding_table(decoding))];
+        let mut blocks =
+            vec![Block::Text(intro), Block::Charts(charts), Block::Table(decoding_table(decoding))];
+        if !decoding.texts.is_empty() {
+            blocks.push(Block::Table(text_table(&decoding.texts)));
+        }
         Some(Section { heading: "Decoding with and without drafts".into(), blocks })
     }
 
@@ -276,6 +280,31 @@ fn decoding_table(decoding: &DecodingFigures) -> Table {
         caption: String::new(),
         columns: columns.map(String::from).to_vec(),
         rows: decoding.lengths.iter().map(row).collect(),
+    }
+}
+
+fn text_table(texts: &[TextFigures]) -> Table {
+    let row = |text: &TextFigures| {
+        let kind = match text.temperature {
+            0.0 => "greedy".to_string(),
+            temperature => format!("drawn at temperature {temperature}"),
+        };
+        let [value, low, high] = text.tokens_per_forward.map(|tokens| fixed(tokens, 2));
+        vec![
+            Cell::Text(kind),
+            Cell::Number(format!("{value} ({low} to {high})")),
+            text.repeated_share.map_or(Cell::Missing, |share| Cell::Number(percent(share))),
+        ]
+    };
+    let columns = ["continuation", "tokens per forward, 95 % interval over prompts", "repeats itself"];
+    Table {
+        caption: format!(
+            "What drafts of {} are worth on another kind of text. Repeats itself: spans of 16 tokens that stand earlier in \
+             the same continuation",
+            texts[0].draft_length
+        ),
+        columns: columns.map(String::from).to_vec(),
+        rows: texts.iter().map(row).collect(),
     }
 }
 

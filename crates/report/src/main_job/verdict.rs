@@ -15,6 +15,8 @@ const SHARE_ARRIVING: f64 = 0.85;
 /// A corpus that repeats more of itself, or is more predictable, says little about other text.
 const REPEATED_SHARE_HIGH: f64 = 0.10;
 const BITS_PER_BYTE_LOW: f64 = 0.6;
+/// Greedy text that repeats more of itself than this goes in circles.
+const LOOPING_SHARE: f64 = 0.25;
 /// From about this size on, multi-token heads were reported to improve language benchmarks (arXiv 2404.19737).
 const HEADS_HELP_FROM_PARAMETERS: u64 = 1_000_000_000;
 
@@ -27,6 +29,7 @@ pub(super) fn verdict(figures: &MainJobFigures) -> Vec<String> {
         let kind = figures.settings.heads_kind.as_str();
         words.extend(decoding.best().and_then(|best| reason(decoding, best, kind)));
         words.extend(decoding.best().and_then(|best| longer_is_slower(decoding, best)));
+        words.extend(loops(decoding));
     }
     words.extend(easy_text(figures));
     words.extend(figures.held_out.as_ref().and_then(next_token_cost));
@@ -135,6 +138,25 @@ fn longer_is_slower(decoding: &DecodingFigures, best: &DraftLengthFigures) -> Op
     })
 }
 
+/// A loop is easy to foresee, so that a gain on looping text is no gain on text that somebody wants.
+fn loops(decoding: &DecodingFigures) -> Option<String> {
+    let greedy = decoding.texts.iter().find(|text| text.temperature == 0.0)?;
+    let share = greedy.repeated_share.filter(|&share| share > LOOPING_SHARE)?;
+    let drawn = decoding.texts.iter().find(|text| text.temperature > 0.0).map_or(String::new(), |text| {
+        format!(
+            " Drawn at temperature {} instead, where {} repeat, a forward commits {} tokens.",
+            text.temperature,
+            text.repeated_share.map_or("fewer".to_string(), percent),
+            fixed(text.tokens_per_forward[0], 2)
+        )
+    });
+    Some(format!(
+        "The greedy text goes in circles: {} of its spans of 16 tokens stand earlier in the same continuation, and what \
+         repeats is easy to draft. Take the speed above as that of this text, not of good text.{drawn}",
+        percent(share)
+    ))
+}
+
 fn easy_text(figures: &MainJobFigures) -> Option<String> {
     let repeated = figures.corpus.as_ref().and_then(|corpus| corpus.repeated_spans);
     let share = repeated.and_then(|spans| spans.share()).filter(|&share| share > REPEATED_SHARE_HIGH);
@@ -189,7 +211,7 @@ fn drafted_tokens(length: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::main_job::{Divergence, LosslessnessFigures};
+    use crate::main_job::{Divergence, LosslessnessFigures, TextFigures};
 
     fn decoded(tokens_per_forward: f64, plain: &[f64], drafted: &[f64]) -> MainJobFigures {
         let length = |draft_length, tokens_per_forward, speeds: &[f64]| DraftLengthFigures {
@@ -233,6 +255,24 @@ mod tests {
     fn overlapping_repeats_are_no_difference() {
         let words = said(&decoded(2.0, &[100.0, 100.0, 100.0], &[96.0, 108.0, 112.0]));
         assert!(words.contains("no difference"), "{words}");
+    }
+
+    #[test]
+    fn text_that_goes_in_circles_is_told() {
+        let text = |temperature, tokens, share| TextFigures {
+            temperature,
+            draft_length: 3,
+            tokens_per_forward: [tokens, tokens - 0.1, tokens + 0.1],
+            repeated_share: Some(share),
+        };
+        let mut figures = decoded(3.6, &[100.0], &[190.0]);
+        let texts = |greedy, drawn| vec![text(0.0, 3.6, greedy), text(1.0, 1.7, drawn)];
+        figures.decoding.as_mut().expect("decoded").texts = texts(0.8, 0.0);
+        let words = said(&figures);
+        assert!(words.contains("in circles: 80.0\u{a0}%"), "{words}");
+        assert!(words.contains("a forward commits 1.70 tokens"), "{words}");
+        figures.decoding.as_mut().expect("decoded").texts = texts(0.1, 0.0);
+        assert!(!said(&figures).contains("circles"));
     }
 
     #[test]

@@ -105,7 +105,12 @@ fn decoding() -> DecodingFigures {
                 round_ms: None,
             })
             .to_vec(),
+        texts: vec![text(0.0, [2.79, 2.71, 2.86], 0.04), text(1.0, [2.21, 2.15, 2.28], 0.0)],
     }
+}
+
+fn text(temperature: f32, tokens_per_forward: [f64; 3], repeated: f64) -> TextFigures {
+    TextFigures { temperature, draft_length: 3, tokens_per_forward, repeated_share: Some(repeated) }
 }
 
 /// A continuation whose tokens are single characters, accepted in rounds of one to four.

@@ -161,8 +161,11 @@ fn accepted(acceptance: &Acceptance) -> String {
     };
     let depths: Vec<String> = acceptance.depths.iter().map(depth).collect();
     let Estimate { value, low, high } = acceptance.tokens_per_forward;
+    let repeated = acceptance.repeated.map_or(String::new(), |share| {
+        format!("; {:.0} % of the text repeats itself (spans of 16 tokens)", share * 100.0)
+    });
     format!(
-        "\ntemperature {}: {value:.3} tokens per forward [{low:.3}, {high:.3}]; acceptance per depth, 95 % interval, expected: {}",
+        "\ntemperature {}: {value:.3} tokens per forward [{low:.3}, {high:.3}]; acceptance per depth, 95 % interval, expected: {}{repeated}",
         acceptance.temperature,
         depths.join(", ")
     )

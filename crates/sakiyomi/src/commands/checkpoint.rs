@@ -192,8 +192,7 @@ impl ExitDraft {
             None => None,
             Some(file) => {
                 // Whose probe it is the unpacked weights tell.
-                let Checkpoint { decoder, params, .. } = Checkpoint::load(folder)?;
-                Some(Probe::load(file, &DecoderTaps { decoder, params })?)
+                Some(Probe::load(file, &DecoderTaps::load(folder)?)?)
             }
         };
         let rule = if probe.is_some() {

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use data::Corpus;
-use decode::{Measurement, Verification};
+use decode::{Acceptance, Estimate, Measurement, Verification};
 use objective::{HeadKind, Objective};
 use report::{
     DecodingFigures, DepthAcceptance, DepthScore, DraftLengthFigures, HeadCurve, HeldOutFigures, LossPoint,
-    LosslessnessFigures, MainJobFigures, RunSettings, Seed, TrainingFigures,
+    LosslessnessFigures, MainJobFigures, RunSettings, Seed, TextFigures, TrainingFigures,
 };
 use train::events::{Event, Record};
 use train::{Checkpoint, Evaluation, RunConfig};
@@ -116,7 +116,11 @@ pub fn held_out(evaluation: &Evaluation, tokens_ahead: &[usize]) -> HeldOutFigur
 }
 
 /// Speed and acceptance.
-pub fn decoding(measurement: &Measurement, tokens_per_prompt: usize) -> DecodingFigures {
+pub fn decoding(
+    measurement: &Measurement,
+    texts: &[Acceptance],
+    tokens_per_prompt: usize,
+) -> DecodingFigures {
     let plain = &measurement.plain;
     let length = |draft_length, speed: &decode::Speed| DraftLengthFigures {
         draft_length,
@@ -141,6 +145,17 @@ pub fn decoding(measurement: &Measurement, tokens_per_prompt: usize) -> Decoding
             })
             .collect(),
         lengths,
+        texts: texts.iter().map(text).collect(),
+    }
+}
+
+fn text(acceptance: &Acceptance) -> TextFigures {
+    let Estimate { value, low, high } = acceptance.tokens_per_forward;
+    TextFigures {
+        temperature: acceptance.temperature,
+        draft_length: acceptance.draft_length,
+        tokens_per_forward: [value, low, high],
+        repeated_share: acceptance.repeated,
     }
 }
 

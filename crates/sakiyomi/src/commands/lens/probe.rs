@@ -50,7 +50,7 @@ pub fn measure(
         sizes.layers
     );
     let mut sample = Sample::new(sizes.layers, classes, sizes.width, first_layer, arguments.subject.seed);
-    let latest = (arguments.subject.cut * sizes.layers as f64) as u16;
+    let latest = lens::saturation::latest_layer(arguments.subject.cut, sizes.layers)?;
     let (saturation, _) =
         subject.look(&arguments.subject, true, output, &mut |seen, so_far: &Saturation, begin| {
             sample.add(seen, &so_far.decisions[begin..], latest);

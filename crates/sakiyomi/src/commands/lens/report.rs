@@ -12,13 +12,17 @@ use serde::Serialize;
 
 use super::arguments::{Exit, Intervene, Probe, Report as Arguments, Saturation};
 use super::live::LiveFigures;
+use super::lossless::LosslessFigures;
 use super::saturation::Found;
-use super::subject::Subject;
+use super::subject::{Model, Subject};
 use super::{exit, intervene, probe, saturation};
 use crate::commands::machine;
 use crate::commands::new_folder::{NewFolder, absent};
 use crate::failure::Verdict;
 use crate::output::Output;
+
+/// Beginnings that a decoder goes on from, where nothing else is asked for.
+const LIVE: usize = 4;
 
 /// Choices whose layers are shown below a token.
 const SHOWN: usize = 5;
@@ -67,8 +71,7 @@ pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
     for (name, chart) in figures.charts() {
         fs_err::write(written.path().join(format!("{name}.svg")), chart.svg())?;
         fs_err::write(written.path().join(format!("{name}.json")), serde_json::to_string_pretty(&chart)?)?;
-        let numbers = chart.numbers().map(|table| table.csv()).unwrap_or_default();
-        fs_err::write(written.path().join(format!("{name}.csv")), numbers)?;
+        fs_err::write(written.path().join(format!("{name}.csv")), chart.csv())?;
         files += 3;
     }
     let page = out.join("lens.html");
@@ -91,7 +94,7 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
     let subject_arguments = &arguments.subject;
     let settings = Saturation {
         subject: subject_arguments.clone(),
-        against_random: arguments.against_random,
+        against_random: Some(arguments.against_random),
         permutations: lens::order::PERMUTATIONS,
     };
     let (measured, seen) = saturation::measure(&settings, output)?;
@@ -143,8 +146,13 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
         Ok(found) => figures.intervention = found.response.iter().map(intervention).collect(),
         Err(error) => left_out("The intervention", error),
     }
-    let leaving =
-        Exit { subject: subject_arguments.clone(), probe: kept_probe, live: arguments.live.clone() };
+    let mut live = arguments.live.clone();
+    if let Model::Decoder(model) = &subject.model
+        && live.prompt_tokens.saturating_add(live.new_tokens) <= model.decoder.config.context
+    {
+        live.live.get_or_insert(LIVE);
+    }
+    let leaving = Exit { subject: subject_arguments.clone(), probe: kept_probe, live };
     match exit::measure(&subject, &leaving, threads, output) {
         Ok(found) => {
             figures.exits = found
@@ -152,6 +160,7 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
                 .iter()
                 .map(exit_figures)
                 .chain(found.live.iter().map(live_figures))
+                .chain(found.lossless.iter().flat_map(|found| &found.drafted).map(lossless_figures))
                 .collect();
         }
         Err(error) => left_out("Leaving early", error),
@@ -279,9 +288,10 @@ fn exit_figures(found: &lens::exit::Evaluation) -> ExitFigures {
     ExitFigures {
         family: family.to_owned(),
         threshold,
-        speedup: (found.layer_speedup, found.work_speedup),
+        speedup: (Some(found.layer_speedup), found.work_speedup),
         accuracy: found.accuracy.unwrap_or(found.agreement),
         live: false,
+        ..ExitFigures::default()
     }
 }
 
@@ -291,9 +301,22 @@ fn live_figures(found: &LiveFigures) -> ExitFigures {
     ExitFigures {
         family: family.to_owned(),
         threshold,
-        speedup: (found.layer_speedup, found.speedup),
+        speedup: (Some(found.layer_speedup), found.speedup),
         accuracy: found.agreement,
         live: true,
+        ..ExitFigures::default()
+    }
+}
+
+/// The text is the whole model's own, so that it is all right.
+fn lossless_figures(found: &LosslessFigures) -> ExitFigures {
+    ExitFigures {
+        family: "lossless draft".to_owned(),
+        how: exit::drafting(found),
+        speedup: (None, found.speedup),
+        accuracy: f64::from(u8::from(found.identical)),
+        live: true,
+        ..ExitFigures::default()
     }
 }
 

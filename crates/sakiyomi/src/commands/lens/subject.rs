@@ -284,14 +284,8 @@ fn speech(
 }
 
 fn decoder(folder: &Path, random: Option<u64>) -> anyhow::Result<DecoderTaps> {
-    let config = checkpoint::read_config(folder)?;
-    let (decoder, params) = match random {
-        Some(seed) => Decoder::initialise(&config, seed)?,
-        None => {
-            let params = checkpoint::read_params(folder, &config)?;
-            (Decoder::find(&config, &params)?, params)
-        }
-    };
+    let Some(seed) = random else { return Ok(DecoderTaps::load(folder)?) };
+    let (decoder, params) = Decoder::initialise(&checkpoint::read_config(folder)?, seed)?;
     Ok(DecoderTaps { decoder, params })
 }
 

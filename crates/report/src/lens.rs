@@ -110,6 +110,10 @@ pub struct ExitFigures {
     pub live: bool,
 }
 
+/// Families of rules in the order of their colours, the same in every chart.
+const FAMILIES: [&str; 6] =
+    ["all layers", "oracle", "probe", "softmax response", "state saturation", "lossless draft"];
+
 /// One later choice.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LaterFigures {
@@ -404,12 +408,15 @@ impl LensFigures {
             }
         }
         let series = |family: &&str| {
-            let of = exits().filter(|exit| exit.family == **family);
+            let of = || exits().filter(|exit| exit.family == **family);
             let mut points: Vec<(f64, f64)> =
-                of.map(|exit| (exit.speedup.1, 100.0 * exit.accuracy)).collect();
+                of().map(|exit| (exit.speedup.1, 100.0 * exit.accuracy)).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let style = if points.len() > 1 { SeriesStyle::LineAndMarkers } else { SeriesStyle::Markers };
-            Series { name: (*family).to_owned(), points, style, ..Series::default() }
+            // Ways of drafting have no threshold in common that a line could follow.
+            let line = points.len() > 1 && of().all(|exit| exit.threshold.is_some());
+            let style = if line { SeriesStyle::LineAndMarkers } else { SeriesStyle::Markers };
+            let slot = FAMILIES.iter().position(|known| known == family);
+            Series { name: (*family).to_owned(), points, style, slot, ..Series::default() }
         };
         let (title, caption, y_label) = match live {
             false => (

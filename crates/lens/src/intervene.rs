@@ -417,9 +417,14 @@ mod tests {
 
     /// Three outputs, four layers; a row's state is its logits. Tokens are layers: a row is undecided (output 0) before the layer
     /// that its token says, and from there on stays at whatever leads.
-    struct Toy;
+    #[derive(Default)]
+    struct Toy(tensor::Params);
 
     impl Taps for Toy {
+        fn params(&self) -> &tensor::Params {
+            &self.0
+        }
+
         fn sizes(&self) -> TapSizes {
             TapSizes { layers: 8, width: 3, outputs: 3, block_work: 1, read_out_work: 1 }
         }
@@ -463,7 +468,7 @@ mod tests {
         let items = vec![(4, Item::text(vec![2, 7, 3, 7], 0)), (9, Item::text(vec![7, 2], 1))];
         let mut decisions = Vec::new();
         let mut all = items.iter().map(|(_, item)| Ok(item.clone()));
-        look(&Toy, &mut all, Look { choices: 2, states: false }, &mut |seen| {
+        look(&Toy::default(), &mut all, Look { choices: 2, states: false }, &mut |seen| {
             for (row, place) in seen.places.iter().enumerate() {
                 let layers = saturation_layers(seen.top_of(row), 8, 2);
                 let mut tokens = [0; MOST_CHOICES];
@@ -485,7 +490,7 @@ mod tests {
         let pairs = choose_pairs(&decisions, 8, &settings).unwrap();
         assert_eq!(pairs.len(), 3);
         assert!(wanted_items(&pairs).iter().all(|item| [4, 9].contains(item)));
-        let response = intervene(&Toy, &items, &pairs, &settings, None, &mut |_| {}).unwrap();
+        let response = intervene(&Toy::default(), &items, &pairs, &settings, None, &mut |_| {}).unwrap();
         let switched: Vec<f64> = response.iter().map(|at| at.injected.switched.unwrap()).collect();
         assert_eq!(switched, [0.0, 0.0, 1.0, 1.0, 1.0]);
         // Without an injection the late tokens settle in the last layer.

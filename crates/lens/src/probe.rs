@@ -7,9 +7,9 @@
 
 use std::path::Path;
 
+use data::digest::Digest;
 use model::taps::Taps;
 use serde::{Deserialize, Serialize};
-use tensor::Arena;
 use tensor::random::{self, Seeded};
 
 use crate::error::{Error, Result};
@@ -394,18 +394,24 @@ impl Probe {
     }
 }
 
-/// Sizes of a model, and what it makes of a fixed state: the likeliest outputs, which no rounding changes.
+/// Sizes of a model and a digest of its parameters.
 pub fn fingerprint(model: &dyn Taps) -> String {
     let sizes = model.sizes();
-    let state: Vec<f32> =
-        (0..sizes.width).map(|place| (place as f32 * 0.7).sin() + (place as f32 * 0.13).cos()).collect();
-    let mut logits = Vec::new();
-    model.read_out(&mut Arena::default(), &state, &mut logits);
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
-    let first: Vec<String> = order.iter().take(6).map(usize::to_string).collect();
-    format!("{}x{}x{}:{}", sizes.layers, sizes.width, sizes.outputs, first.join(","))
+    let mut digest = Digest::new();
+    let mut bytes = Vec::new();
+    for (_, param) in model.params().iter() {
+        digest.text(&param.name);
+        for values in param.data.chunks(DIGESTED_VALUES) {
+            bytes.clear();
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            digest.bytes(&bytes);
+        }
+    }
+    format!("{}x{}x{}:{}", sizes.layers, sizes.width, sizes.outputs, digest.hex())
 }
+
+/// Values that go into a digest at once.
+const DIGESTED_VALUES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -438,6 +444,32 @@ mod tests {
         assert_eq!(probed.grouped.confusion.iter().flatten().sum::<usize>(), probed.states);
         let nothing = sample(20, 0.0).balanced().unwrap().judge(1);
         assert!((nothing.grouped.balanced_accuracy - 0.5).abs() < 0.06, "{:?}", nothing.grouped);
+    }
+
+    #[test]
+    fn a_probe_knows_its_model_by_every_weight() {
+        let mut config = model::presets::preset("1M", 43).unwrap();
+        (config.width, config.head_dim, config.ffn, config.layers) = (32, 8, 64, 6);
+        let (decoder, params) = model::Decoder::initialise(&config, 5).unwrap();
+        let mut model = model::taps::DecoderTaps { decoder, params };
+        let sample = {
+            let mut sample = Sample::new(6, 2, 32, 1, 1);
+            let mut rng = random::seeded(9, 1);
+            for place in 0..40 {
+                sample.keep(3, place % 2, &random::normal(&mut rng, 32, 1.0), place as u32);
+            }
+            sample
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("probe.json");
+        let probe = sample.balanced().unwrap().fit(&model);
+        probe.save(&file).unwrap();
+        assert_eq!(Probe::load(&file, &model).unwrap(), probe);
+        // One value of one block: the read-out is the same.
+        let within = model.decoder.blocks[2].linear_groups().into_iter().flatten().next().unwrap().weight;
+        model.params.data_mut(within)[7] += 1.0;
+        let message = Probe::load(&file, &model).unwrap_err().to_string();
+        assert!(message.contains("probe.json") && message.contains("made for another model"), "{message}");
     }
 
     #[test]

@@ -51,6 +51,17 @@ pub fn saturation_layers(top: &[u32], layers: usize, choices: usize) -> [u16; MO
     found
 }
 
+/// The latest layer in which the first choice of what is judged may settle: `int(share * L)`, the paper's cut with 0.85.
+///
+/// # Errors
+/// When the share is none.
+pub fn latest_layer(share: f64, layers: usize) -> Result<u16> {
+    match (0.0..=1.0).contains(&share) {
+        true => Ok((share * layers as f64) as u16),
+        false => Err(Error::setting("cut", format!("{share}: give a share from 0 to 1"))),
+    }
+}
+
 impl Saturation {
     /// Nothing seen yet.
     ///
@@ -87,10 +98,7 @@ impl Saturation {
     /// # Errors
     /// When the share is none, or no decision passes.
     pub fn cut(&self, share: f64) -> Result<Vec<Decision>> {
-        if !(0.0..=1.0).contains(&share) {
-            return Err(Error::setting("cut", format!("{share}: give a share from 0 to 1")));
-        }
-        let latest = (share * self.layers as f64) as u16;
+        let latest = latest_layer(share, self.layers)?;
         let kept: Vec<Decision> = self.decisions.iter().filter(|d| d.layers[0] <= latest).copied().collect();
         match kept.is_empty() {
             false => Ok(kept),

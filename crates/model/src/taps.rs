@@ -3,11 +3,13 @@
 //!
 //! States are shown while they are there and kept nowhere: memory is that of one run, however many runs there are.
 
+use std::path::Path;
+
 use tensor::{Arena, Layout, Params, Tape};
 
-use crate::Decoder;
 use crate::config::DecoderConfig;
 use crate::error::{Error, Result};
+use crate::{Decoder, checkpoint};
 
 /// What a model makes of one thing at a time.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +53,9 @@ pub trait Taps: Send + Sync {
     /// Its sizes.
     fn sizes(&self) -> TapSizes;
 
+    /// Its parameters, by which one model is told from another.
+    fn params(&self) -> &Params;
+
     /// Whether a row depends on nothing after it.
     fn causal(&self) -> bool {
         false
@@ -77,7 +82,23 @@ pub struct DecoderTaps {
     pub params: Params,
 }
 
+impl DecoderTaps {
+    /// Reads the model in `folder`, without its heads.
+    ///
+    /// # Errors
+    /// Names what is missing, damaged or not supported.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let config = checkpoint::read_config(folder)?;
+        let params = checkpoint::read_params(folder, &config)?;
+        Ok(Self { decoder: Decoder::find(&config, &params)?, params })
+    }
+}
+
 impl Taps for DecoderTaps {
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
     fn sizes(&self) -> TapSizes {
         let DecoderConfig { layers, width, vocabulary, .. } = self.decoder.config;
         let maps = self.decoder.blocks[0].linear_groups().into_iter().flatten();

@@ -51,7 +51,10 @@ impl HeatMap {
         if rows == 0 || columns == 0 {
             return Frame::without_data(&words, standalone);
         }
-        let scale = Scale::linear(0.0, rows as f64, 6, true);
+        // A row is named in its middle.
+        let mut scale = Scale::linear(0.0, rows as f64, 6, true);
+        scale.ticks.retain(|(value, _)| (*value as usize) < rows);
+        scale.ticks.iter_mut().for_each(|(value, _)| *value += 0.5);
         let mut frame = Frame::new(&words, &[], scale, standalone);
         let width = (frame.right - frame.left) / columns as f64;
         let height = (frame.bottom - frame.top) / rows as f64;
@@ -59,7 +62,7 @@ impl HeatMap {
             let x = frame.left + column as f64 * width;
             for (row, value) in values.iter().enumerate() {
                 let y = frame.bottom - (row + 1) as f64 * height;
-                let shade = (value * SHADES).div_ceil(self.most.max(1)).min(SHADES);
+                let shade = self.shade(*value);
                 let cell = frame.markup.element("rect").word("class", &format!("cell h{shade}"));
                 cell.number("x", x).number("y", y).number("width", width).number("height", height).open();
                 frame
@@ -74,6 +77,7 @@ impl HeatMap {
             }
         }
         frame.x_axis();
+        self.draw_shades(&mut frame);
         // As many names as there is room for.
         let widest = self.columns.iter().map(|name| text_width(name, FONT)).fold(0.0, f64::max) + 4.0;
         let every = (widest / width).ceil().max(1.0) as usize;
@@ -81,6 +85,27 @@ impl HeatMap {
             frame.text("tick middle", frame.left + (column as f64 + 0.5) * width, frame.bottom + 15.0, name);
         }
         frame.markup.finish()
+    }
+
+    /// What the shades say, above the right end of the grid.
+    fn draw_shades(&self, frame: &mut Frame) {
+        const SIDE: f64 = 14.0;
+        let y = frame.top - 28.0;
+        let shown = self.most.clamp(1, SHADES);
+        let left = frame.right - (shown + 1) as f64 * SIDE;
+        for place in 0..=shown {
+            let value = place * self.most.max(1) / shown;
+            let x = left + place as f64 * SIDE;
+            let shade = self.shade(value);
+            let cell = frame.markup.element("rect").word("class", &format!("cell edged h{shade}"));
+            cell.number("x", x).number("y", y).number("width", SIDE).number("height", SIDE).empty();
+            let class = if 2 * shade > SHADES { "value middle deep" } else { "value middle" };
+            frame.text(class, x + SIDE / 2.0, y + SIDE / 2.0 + 4.0, &value.to_string());
+        }
+    }
+
+    fn shade(&self, value: usize) -> usize {
+        (value * SHADES).div_ceil(self.most.max(1)).min(SHADES)
     }
 
     /// One row per column of the grid.
@@ -123,7 +148,8 @@ mod tests {
             ..HeatMap::default()
         };
         let svg = map.svg();
-        assert_eq!(svg.matches("<rect class=\"cell").count(), 4);
+        assert_eq!(svg.matches("<rect class=\"cell h").count(), 4);
+        assert_eq!(svg.matches("<rect class=\"cell edged").count(), 6, "a shade for each of 0 to 5");
         assert!(
             svg.contains("cell h0")
                 && svg.contains("cell h8")

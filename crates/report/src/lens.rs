@@ -100,13 +100,19 @@ pub struct ExitFigures {
     pub family: String,
     /// Its threshold, if it has one.
     pub threshold: Option<f64>,
-    /// Speed against all layers: layers alone, and work with all costs.
-    pub speedup: (f64, f64),
+    /// More about it, in a few words.
+    pub how: String,
+    /// Speed against all layers: layers alone, where they tell something, and work with all costs.
+    pub speedup: (Option<f64>, f64),
     /// Share that is right; that agrees with the whole model where nothing is known to be right.
     pub accuracy: f64,
     /// Measured: text that really skipped layers.
     pub live: bool,
 }
+
+/// Families of rules in the order of their colours, the same in every chart.
+const FAMILIES: [&str; 6] =
+    ["all layers", "oracle", "probe", "softmax response", "state saturation", "lossless draft"];
 
 /// One later choice.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -346,14 +352,14 @@ impl LensFigures {
     fn second_chart(&self) -> LineChart {
         LineChart {
             title: "By how many layers the second choice settles earlier".into(),
-            caption: "Against the same token without injection.".into(),
+            caption: "Against the same token without injection: 0 is no change.".into(),
             x_label: "layers after saturation".into(),
             y_label: "layers".into(),
             series: vec![
                 self.curve("injected", |at| at.second_earlier[0]),
                 self.curve("control", |at| at.second_earlier[1]),
             ],
-            reference: Some(Reference { value: 0.0, label: "no change".into() }),
+            y_from_zero: true,
             ..LineChart::default()
         }
     }
@@ -366,13 +372,14 @@ impl LensFigures {
     fn exit_section(&self) -> Section {
         let text = "Each point is a rule of leaving early. The speed counts multiply-adds: blocks that ran, and the read-outs and opinions \
                     that it took to decide. Static: with states of the whole model, as in the paper; live: text that really skipped layers, \
-                    its speed measured against all layers.";
+                    its speed measured against all layers. Lossless: early layers draft, the rest verifies, and every token is the \
+                    model's own.";
         let row = |exit: &ExitFigures| {
             let threshold = exit.threshold.map_or(Cell::Missing, Cell::from);
             vec![
-                Cell::Text(format!("{}{}", exit.family, if exit.live { " (live)" } else { "" })),
+                Cell::Text(exit.name()),
                 threshold,
-                Cell::Number(number::times(exit.speedup.0)),
+                exit.speedup.0.map_or(Cell::Missing, |speedup| Cell::Number(number::times(speedup))),
                 Cell::Number(number::times(exit.speedup.1)),
                 Cell::Number(number::percent(exit.accuracy)),
             ]
@@ -401,12 +408,15 @@ impl LensFigures {
             }
         }
         let series = |family: &&str| {
-            let of = exits().filter(|exit| exit.family == **family);
+            let of = || exits().filter(|exit| exit.family == **family);
             let mut points: Vec<(f64, f64)> =
-                of.map(|exit| (exit.speedup.1, 100.0 * exit.accuracy)).collect();
+                of().map(|exit| (exit.speedup.1, 100.0 * exit.accuracy)).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let style = if points.len() > 1 { SeriesStyle::LineAndMarkers } else { SeriesStyle::Markers };
-            Series { name: (*family).to_owned(), points, style, ..Series::default() }
+            // Ways of drafting have no threshold in common that a line could follow.
+            let line = points.len() > 1 && of().all(|exit| exit.threshold.is_some());
+            let style = if line { SeriesStyle::LineAndMarkers } else { SeriesStyle::Markers };
+            let slot = FAMILIES.iter().position(|known| known == family);
+            Series { name: (*family).to_owned(), points, style, slot, ..Series::default() }
         };
         let (title, caption, y_label) = match live {
             false => (
@@ -416,7 +426,7 @@ impl LensFigures {
             ),
             true => (
                 "Agreement against speed, live",
-                "Measured while layers were skipped for good; tokens that the whole model would have chosen.",
+                "Measured; tokens that the whole model would have chosen. Layers are skipped for good, but for lossless drafts.",
                 "% as the model",
             ),
         };
@@ -452,6 +462,16 @@ impl LensFigures {
         Section {
             heading: "Are later choices that settled early better?".into(),
             blocks: vec![Block::Table(table)],
+        }
+    }
+}
+
+impl ExitFigures {
+    fn name(&self) -> String {
+        match (self.how.is_empty(), self.live) {
+            (false, _) => format!("{}: {}", self.family, self.how),
+            (true, true) => format!("{} (live)", self.family),
+            (true, false) => self.family.clone(),
         }
     }
 }
@@ -583,16 +603,17 @@ mod tests {
             exits: vec![
                 ExitFigures {
                     family: "probe".into(),
-                    speedup: (1.2, 1.1),
+                    speedup: (Some(1.2), 1.1),
                     accuracy: 0.4,
                     ..ExitFigures::default()
                 },
                 ExitFigures {
                     family: "softmax response".into(),
                     threshold: Some(0.4),
-                    speedup: (1.4, 0.9),
+                    speedup: (None, 0.9),
                     accuracy: 0.3,
                     live: true,
+                    how: "2 layers".into(),
                 },
             ],
             later: vec![LaterFigures {

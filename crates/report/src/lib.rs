@@ -7,6 +7,7 @@
 
 mod bar_chart;
 mod chart;
+mod csv;
 mod escape;
 mod frame;
 mod heat_map;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::csv::quoted;
 use crate::markup::Markup;
 use crate::number;
 
@@ -55,10 +56,6 @@ impl From<String> for Cell {
 impl Table {
     /// The table as CSV: the head, then the rows; numbers as they are shown.
     pub fn csv(&self) -> String {
-        let quoted = |text: &str| match text.contains([',', '"', '\n', '\r']) {
-            true => format!("\"{}\"", text.replace('"', "\"\"")),
-            false => text.to_owned(),
-        };
         let line = |cells: Vec<String>| cells.join(",") + "\n";
         let head = line(self.columns.iter().map(|column| quoted(column)).collect());
         let row = |row: &Vec<Cell>| {

@@ -67,6 +67,8 @@ pub enum Event {
     },
     /// A text was generated.
     Request(RequestEvent),
+    /// The monitor of early exits made leaving harder, or ended it.
+    ExitMonitor(ExitMonitorEvent),
     /// An event of a later program, which this one does not know.
     #[serde(other, skip_serializing)]
     Unknown,
@@ -81,7 +83,11 @@ impl Event {
             Self::Checkpoint { step, .. } | Self::Stopped { step } | Self::Finished { step, .. } => {
                 Some(*step)
             }
-            Self::RunStarted(_) | Self::Resumed { .. } | Self::Request(_) | Self::Unknown => None,
+            Self::RunStarted(_)
+            | Self::Resumed { .. }
+            | Self::Request(_)
+            | Self::ExitMonitor(_)
+            | Self::Unknown => None,
         }
     }
 }
@@ -202,6 +208,25 @@ pub struct RequestEvent {
     pub drafted: Vec<u64>,
     /// Accepted tokens by depth, from depth 2.
     pub accepted: Vec<u64>,
+}
+
+/// The monitor of early exits compared some of them with the whole model, found too many that disagreed, and acted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExitMonitorEvent {
+    /// The rule of leaving that was asked for, as `lens exit` names it.
+    pub rule: String,
+    /// Tokens decided in the text before.
+    pub token: usize,
+    /// Exits compared since the last action.
+    pub compared: usize,
+    /// Share of them that disagreed.
+    pub disagreement: f64,
+    /// `raised` or `off`.
+    pub action: String,
+    /// The threshold from now on, if it was raised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
 }
 
 /// Appends events to a file. Each is on disk as one line, handed to the system at once.
@@ -352,6 +377,12 @@ mod tests {
                 drafted: vec![3, 2],
                 accepted: vec![2, 0],
                 ..RequestEvent::default()
+            }),
+            Event::ExitMonitor(ExitMonitorEvent {
+                rule: "probe".into(),
+                disagreement: 0.5,
+                action: "off".into(),
+                ..ExitMonitorEvent::default()
             }),
             Event::Finished { step: 1, seconds: 0.5 },
         ];

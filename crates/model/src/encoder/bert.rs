@@ -170,6 +170,10 @@ impl Bert {
 }
 
 impl Taps for Bert {
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
     fn sizes(&self) -> TapSizes {
         let BertConfig { layers, width, ffn, vocabulary: outputs, .. } = self.config;
         block_sizes(layers, width, ffn, outputs)

@@ -228,6 +228,10 @@ impl Keyword {
 }
 
 impl Taps for Keyword {
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
     fn sizes(&self) -> TapSizes {
         let KeywordConfig { layers, width, ffn, .. } = self.config;
         block_sizes(layers, width, ffn, self.config.labels.len())

@@ -249,6 +249,10 @@ impl Vit {
 const PLACES: &str = "places";
 
 impl Taps for Vit {
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
     fn sizes(&self) -> TapSizes {
         let VitConfig { layers, width, ffn, classes: outputs, .. } = self.config;
         block_sizes(layers, width, ffn, outputs)

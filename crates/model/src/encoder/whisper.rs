@@ -332,6 +332,10 @@ fn block(
 }
 
 impl Taps for Whisper {
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
     fn sizes(&self) -> TapSizes {
         let WhisperConfig { layers, width, ffn, vocabulary, .. } = self.config;
         let sizes = block_sizes(layers.1, width, ffn.1, vocabulary);

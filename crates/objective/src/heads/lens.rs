@@ -63,6 +63,10 @@ impl<'a> HeadTaps<'a> {
 }
 
 impl Taps for HeadTaps<'_> {
+    fn params(&self) -> &Params {
+        self.params
+    }
+
     fn sizes(&self) -> TapSizes {
         let config = &self.decoder.config;
         let maps = self.decoder.blocks[0].linear_groups().into_iter().flatten();

@@ -65,16 +65,17 @@ fn probe_intervention_exits_and_report_work_on_one_model() {
     let probed = place.json(&[lens("probe", &small), vec!["--save", "probe.json"]].concat());
     assert!(probed["grouped"]["balanced_accuracy"].as_f64().unwrap() > 0.2, "{probed}");
     let with_probe = [&small[..], &["--probe", "probe.json"]].concat();
-    let exits = place.json(
-        &[lens("exit", &with_probe), vec!["--live", "2", "--prompt-tokens", "8", "--new-tokens", "8"]]
-            .concat(),
-    );
+    let live = ["--live", "2", "--prompt-tokens", "8", "--new-tokens", "8"];
+    let exits = place.json(&[&lens("exit", &with_probe)[..], &live].concat());
     let rules = exits["static"].as_array().unwrap();
     assert_eq!(rules[0]["layer_speedup"], 1.0);
     assert!(rules.iter().any(|rule| rule["rule"] == "probe"));
     let live = exits["live"].as_array().unwrap();
     assert_eq!(live[0]["agreement"], 1.0, "text of all layers is the model's own");
     assert_eq!(live[0]["mean_layers"], 8.0);
+    let drafted = exits["lossless"]["drafted"].as_array().unwrap();
+    assert!(drafted.len() >= 8 && drafted.iter().all(|way| way["identical"] == true), "{drafted:?}");
+    assert_eq!(drafted[0]["tokens"], 14);
     let intervened = place
         .json(&[lens("intervene", &with_probe), vec!["--pairs", "5", "--gap", "1", "--reach", "1"]].concat());
     assert_eq!(intervened["response"].as_array().unwrap().len(), 3);
@@ -90,6 +91,23 @@ fn probe_intervention_exits_and_report_work_on_one_model() {
     let other =
         ["lens", "exit", "model", "--data", "text.jsonl", "--random-init", "9", "--probe", "probe.json"];
     place.refuses(&other, &["probe.json", "made for another model"]);
+}
+
+#[test]
+fn what_the_monitor_does_is_an_event() {
+    let place = place();
+    // Without a tied unembedding the early layers of random weights read something else than the last.
+    place.write("model/config.json", CONFIG.replace("true", "false"));
+    let live = ["--tokens", "100", "--live", "1", "--prompt-tokens", "8", "--new-tokens", "16"];
+    let monitor = ["--monitor-share", "1", "--monitor-bound", "0", "--monitor-window", "2"];
+    let exits = place.json(&[&lens("exit", &["--events", "events.jsonl"])[..], &live, &monitor].concat());
+    let rules = exits["live"].as_array().unwrap();
+    let acted = rules.iter().map(|rule| rule["events"].as_array().unwrap().len()).sum::<usize>();
+    let events = String::from_utf8(place.read("events.jsonl")).unwrap();
+    assert!(acted > 0 && events.lines().count() == acted, "{events}");
+    let event: Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
+    assert_eq!((&event["schema"], &event["event"]), (&1.into(), &"exit_monitor".into()));
+    assert!(event["disagreement"].as_f64().unwrap() > 0.0 && event["action"].is_string(), "{event}");
 }
 
 #[test]
@@ -196,9 +214,17 @@ fn what_cannot_be_looked_at_is_one_line() {
     place.refuses(&["lens", "saturation", "model", "--data", "text.jsonl"], &["model.safetensors"]);
     place.write("model/config.json", CONFIG.replace("\"num_hidden_layers\": 8", "\"num_hidden_layers\": 3"));
     place.refuses(&lens("saturation", &[]), &["3 layers", "at least 4"]);
-    let Some(folder) = shared("kwt1") else { return };
+    fs_err::create_dir(place.path("bert")).unwrap();
+    place.write("bert/config.json", r#"{"model_type": "bert", "architectures": ["BertModel"]}"#);
     place.refuses(
-        &["lens", "saturation", folder.to_str().unwrap(), "--data", "text.jsonl", "-k", "3"],
-        &["sounds", "wav"],
+        &["lens", "saturation", "bert", "--data", "text.jsonl", "--random-init", "1"],
+        &["architectures", "the lens needs the head of BertForPreTraining"],
     );
+    let Some(folder) = shared("kwt1") else { return };
+    let folder = folder.to_str().unwrap();
+    let at = |data| ["lens", "saturation", folder, "--data", data, "-k", "3"];
+    place.refuses(&at("text.jsonl"), &["sounds", "wav"]);
+    // The first of its clips settles in layer 2.
+    place.refuses(&[&at(folder)[..], &["--cut", "0"]].concat(), &["none of 4 tokens", "give a larger cut"]);
+    place.refuses(&[&at(folder)[..], &["--cut", "7"]].concat(), &["cut: 7", "from 0 to 1"]);
 }

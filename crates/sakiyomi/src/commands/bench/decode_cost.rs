@@ -19,6 +19,7 @@ use tensor::Params;
 use super::super::checkpoint::Loaded;
 use crate::arguments::BenchDecode;
 use crate::failure::Verdict;
+use crate::flags::told_as_typed;
 use crate::output::Output;
 
 /// Bytes of the bandwidth probe beside the figures.
@@ -272,12 +273,12 @@ impl Random {
             unembedding: UnembeddingKind::Shared,
             weights: Vec::new(),
         };
-        spec.validate(config.layers)?;
+        told_as_typed(spec.validate(config.layers), &[("objective.n", "--heads")])?;
         let joint = JointSpec::new(super::joint_kind(&arguments.joint), arguments.heads, arguments.rank);
         let of_heads = match arguments.rank {
             0 => ParallelHeads::tensors(&spec, &config),
             _ => {
-                joint.validate()?;
+                told_as_typed(joint.validate(), &[("objective.n", "--heads"), ("objective.rank", "--rank")])?;
                 JointHeads::tensors(&joint, &config)
             }
         };

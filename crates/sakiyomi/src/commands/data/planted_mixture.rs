@@ -7,6 +7,7 @@ use data::random::Random;
 use serde::Serialize;
 
 use crate::arguments::PlantedMixture;
+use crate::commands::new_folder::{NewFolder, absent};
 use crate::failure::Verdict;
 use crate::output::Output;
 
@@ -38,7 +39,7 @@ struct Optimum {
 
 pub fn planted_mixture(arguments: &PlantedMixture, output: Output) -> anyhow::Result<Verdict> {
     let folder = arguments.output.as_path();
-    anyhow::ensure!(!folder.exists(), "{} exists: give another name, or remove it first", folder.display());
+    absent(folder)?;
     for (flag, count, most) in [
         ("--train", arguments.train, MOST_SEQUENCES),
         ("--held-out", arguments.held_out, MOST_SEQUENCES),
@@ -88,14 +89,11 @@ fn write(
     held_out: &[[usize; PLACES]],
     optimum: &Optimum,
 ) -> anyhow::Result<()> {
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs_err::create_dir_all(parent)?;
-    let partial = tempfile::tempdir_in(parent)?;
+    let partial = NewFolder::begin(folder, "--output")?;
     for (name, sequences) in [("train.jsonl", training), ("held-out.jsonl", held_out)] {
         let line = |symbols: &[usize; PLACES]| format!("{{\"text\":\"{}\"}}\n", Mixture::text(*symbols));
         fs_err::write(partial.path().join(name), sequences.iter().map(line).collect::<String>())?;
     }
     fs_err::write(partial.path().join("optimum.json"), serde_json::to_vec_pretty(optimum)?)?;
-    let partial = partial.keep();
-    Ok(fs_err::rename(partial, folder)?)
+    partial.finish()
 }

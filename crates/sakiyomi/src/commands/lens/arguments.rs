@@ -118,9 +118,10 @@ pub struct Exit {
 /// Text that really skips layers.
 #[derive(Debug, Clone, Args)]
 pub struct Live {
-    /// Continue this many beginnings of the data and skip layers for good, for a decoder; 0 does not.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub live: usize,
+    /// Continue this many beginnings of the data, for a decoder: skipping layers for good, and drafting with the early layers,
+    /// which loses nothing. Default: 0 for `exit`, 4 for the report if the context has room.
+    #[arg(long, value_name = "N")]
+    pub live: Option<usize>,
     /// Tokens of each beginning.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub prompt_tokens: usize,
@@ -136,6 +137,9 @@ pub struct Live {
     /// Comparisons after which that is judged.
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub monitor_window: usize,
+    /// Append what the monitor did to this file, a JSON line for each action.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -146,11 +150,14 @@ pub struct Report {
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
     /// Look at the same data with random weights of this seed as well.
-    #[arg(long, value_name = "SEED")]
-    pub against_random: Option<u64>,
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub against_random: u64,
     /// Pairs of tokens for the intervention, at most.
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub pairs: usize,
     #[command(flatten)]
     pub live: Live,
+    /// Read the model, say what would be written, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }

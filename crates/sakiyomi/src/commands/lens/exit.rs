@@ -4,9 +4,11 @@ use lens::exit::monitor::Action;
 use lens::exit::{Evaluation, Exits, Rule, Work};
 use lens::probe::Probe;
 use serde::Serialize;
+use train::events::EventWriter;
 
 use super::arguments::Exit as Arguments;
 use super::live::{self, LiveFigures};
+use super::lossless::{self, Lossless, LosslessFigures};
 use super::subject::Subject;
 use crate::failure::Verdict;
 use crate::output::Output;
@@ -18,13 +20,15 @@ pub struct Figures {
     #[serde(rename = "static")]
     pub evaluations: Vec<Evaluation>,
     pub live: Vec<LiveFigures>,
+    pub lossless: Option<Lossless>,
 }
 
 pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
     let figures = measure(&subject, arguments, threads, output)?;
     output.result(&figures, || text(&figures))?;
-    Ok(Verdict::Done)
+    let lossless = figures.lossless.iter().flat_map(|lossless| &lossless.drafted);
+    Ok(if lossless.clone().all(|way| way.identical) { Verdict::Done } else { Verdict::DoesNotHold })
 }
 
 pub fn measure(
@@ -49,9 +53,15 @@ pub fn measure(
             exits.add(seen, &so_far.decisions[begin..]);
             Ok(())
         })?;
-    let live = live::measure(subject, arguments, probe.as_ref(), threads, output)?;
+    let (mut live, mut lossless) = (Vec::new(), None);
+    let beginnings = live::beginnings(subject, arguments, arguments.live.live.unwrap_or(0), output)?;
+    if let Some(beginnings) = &beginnings {
+        let mut events = arguments.live.events.as_deref().map(EventWriter::append).transpose()?;
+        live = live::measure(beginnings, arguments, probe.as_ref(), threads, events.as_mut(), output)?;
+        lossless = Some(lossless::measure(beginnings, probe.as_ref(), threads, output)?);
+    }
     let tokens = saturation.decisions.len();
-    Ok(Figures { tokens, layers: sizes.layers, evaluations: exits.evaluations(), live })
+    Ok(Figures { tokens, layers: sizes.layers, evaluations: exits.evaluations(), live, lossless })
 }
 
 /// A rule as it is shown.
@@ -112,5 +122,40 @@ fn text(figures: &Figures) -> String {
             )
         }));
     }
+    if let Some(lossless) = &figures.lossless {
+        lines.push(format!(
+            "lossless: early layers draft, the rest verifies; plain {:.0} tokens/s\n{:<42} tokens/s  speedup  tokens a run  with a \
+             draft   accepted",
+            lossless.plain_tokens_per_s, "drafting"
+        ));
+        lines.extend(lossless.drafted.iter().map(lossless_line));
+    }
     lines.join("\n")
+}
+
+fn lossless_line(way: &LosslessFigures) -> String {
+    let accepted: Vec<String> = way
+        .acceptance
+        .iter()
+        .map(|share| share.map_or("-".to_owned(), |share| format!("{share:.2}")))
+        .collect();
+    format!(
+        "{:<42} {:8.0}  {:6.2}   {:6.2}        {:5.1} %      {}{}",
+        drafting(way),
+        way.tokens_per_s,
+        way.speedup,
+        way.tokens_per_forward,
+        way.rounds_with_draft * 100.0,
+        accepted.join(" "),
+        if way.identical { "" } else { "  NOT THE SAME TEXT" }
+    )
+}
+
+/// A way of drafting as it is shown.
+pub fn drafting(way: &LosslessFigures) -> String {
+    let condition = match way.rule {
+        Rule::Response(threshold) if threshold <= 0.0 => String::new(),
+        rule => format!(", {}", name(rule)),
+    };
+    format!("{} layers, up to {}{condition}", way.exit_layer, way.longest)
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use kernels::team::Team;
 use lens::exit::Rule;
 use lens::exit::live::live;
-use lens::exit::monitor::{Monitor, MonitorEvent, MonitorSettings};
+use lens::exit::monitor::{Action, Monitor, MonitorEvent, MonitorSettings};
 use lens::exit::quality::Quality;
 use lens::probe::Probe;
 use model::engine::{Engine, EngineWeights};
 use model::taps::{DecoderTaps, Input};
 use serde::Serialize;
 use tensor::Arena;
+use train::events::{Event, EventWriter, ExitMonitorEvent};
 
 use super::arguments::Exit as Arguments;
 use super::subject::{Model, Subject};
@@ -44,17 +45,25 @@ pub struct LiveFigures {
     pub events: Vec<MonitorEvent>,
 }
 
-/// Runs every rule. Nothing where it was not asked for.
-pub fn measure(
-    subject: &Subject,
+/// Where texts begin, and how far they are to go on.
+pub struct Beginnings<'a> {
+    pub model: &'a DecoderTaps,
+    pub prompts: Vec<Vec<u32>>,
+    pub new_tokens: usize,
+    /// Of a text in all.
+    pub length: usize,
+}
+
+/// The beginnings that are asked for; none where none are.
+pub fn beginnings<'a>(
+    subject: &'a Subject,
     arguments: &Arguments,
-    probe: Option<&Probe>,
-    threads: usize,
+    count: usize,
     output: Output,
-) -> anyhow::Result<Vec<LiveFigures>> {
+) -> anyhow::Result<Option<Beginnings<'a>>> {
     let settings = &arguments.live;
-    if settings.live == 0 {
-        return Ok(Vec::new());
+    if count == 0 {
+        return Ok(None);
     }
     let Model::Decoder(model) = &subject.model else {
         anyhow::bail!("--live: only a decoder writes text; leave it out for this model");
@@ -67,7 +76,21 @@ pub fn measure(
         settings.prompt_tokens,
         settings.new_tokens
     );
-    let prompts = beginnings(subject, arguments, output)?;
+    let prompts = prompts(subject, arguments, count, output)?;
+    Ok(Some(Beginnings { model, prompts, new_tokens: settings.new_tokens, length }))
+}
+
+/// Runs every rule. What the monitor does goes to `events`.
+pub fn measure(
+    beginnings: &Beginnings,
+    arguments: &Arguments,
+    probe: Option<&Probe>,
+    threads: usize,
+    events: Option<&mut EventWriter>,
+    output: Output,
+) -> anyhow::Result<Vec<LiveFigures>> {
+    let Beginnings { model, prompts, new_tokens, length } = beginnings;
+    let settings = &arguments.live;
     let rules: Vec<Rule> = std::iter::once(Rule::Full)
         .chain(probe.map(|_| Rule::Probe))
         .chain(RESPONSE.map(Rule::Response))
@@ -80,18 +103,40 @@ pub fn measure(
         seed: arguments.subject.seed,
     };
     let weights = Arc::new(EngineWeights::new(&model.decoder, &model.params));
-    let mut engine = Engine::new(weights, Arc::new(Team::new(threads)), length);
+    let mut engine = Engine::new(weights, Arc::new(Team::new(threads)), *length);
     let mut runs = rules.iter().map(|rule| Run::new(*rule, monitor)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut counter = Counter::new("writing", prompts.len());
+    let mut events = events;
     for (index, prompt) in prompts.iter().enumerate() {
         for run in &mut runs {
-            run.write(model, &mut engine, prompt, settings.new_tokens, probe)?;
+            let told = run.monitor.events.len();
+            run.write(model, &mut engine, prompt, *new_tokens, probe)?;
+            if let Some(events) = &mut events {
+                for event in &run.monitor.events[told..] {
+                    events.write(Event::ExitMonitor(monitor_event(run.asked, event)))?;
+                }
+            }
         }
         counter.set(index + 1, output, String::new);
     }
     counter.finish();
     let whole = runs[0].seconds;
     Ok(runs.into_iter().map(|run| run.figures(prompts.len(), model.decoder.config.layers, whole)).collect())
+}
+
+fn monitor_event(rule: Rule, event: &MonitorEvent) -> ExitMonitorEvent {
+    let (action, threshold) = match event.action {
+        Action::Raised(threshold) => ("raised", Some(threshold)),
+        Action::Off => ("off", None),
+    };
+    ExitMonitorEvent {
+        rule: super::exit::name(rule),
+        token: event.token,
+        compared: event.compared,
+        disagreement: event.disagreement,
+        action: action.to_owned(),
+        threshold,
+    }
 }
 
 struct Run {
@@ -158,7 +203,12 @@ impl Run {
 }
 
 /// The first tokens of the first windows of the data.
-fn beginnings(subject: &Subject, arguments: &Arguments, output: Output) -> anyhow::Result<Vec<Vec<u32>>> {
+fn prompts(
+    subject: &Subject,
+    arguments: &Arguments,
+    count: usize,
+    output: Output,
+) -> anyhow::Result<Vec<Vec<u32>>> {
     let settings = &arguments.live;
     let prompts: Vec<Vec<u32>> = subject.with_items(
         &arguments.subject,
@@ -170,7 +220,7 @@ fn beginnings(subject: &Subject, arguments: &Arguments, output: Output) -> anyho
                 {
                     prompts.push(tokens[..settings.prompt_tokens].to_vec());
                 }
-                if prompts.len() == settings.live {
+                if prompts.len() == count {
                     break;
                 }
             }

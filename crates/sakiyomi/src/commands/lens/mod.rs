@@ -4,6 +4,7 @@ mod arguments;
 mod exit;
 mod intervene;
 mod live;
+mod lossless;
 mod probe;
 mod report;
 mod saturation;

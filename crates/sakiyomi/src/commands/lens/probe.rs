@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::arguments::Probe as Arguments;
 use super::subject::Subject;
+use crate::commands::new_folder::absent;
 use crate::failure::Verdict;
 use crate::output::Output;
 
@@ -23,7 +24,7 @@ pub struct Figures {
 
 pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<Verdict> {
     if let Some(file) = &arguments.save {
-        anyhow::ensure!(!file.exists(), "{} exists: give another name, or remove it first", file.display());
+        absent(file)?;
     }
     let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
     let figures = measure(&subject, arguments, arguments.save.as_deref(), output)?;
@@ -49,7 +50,7 @@ pub fn measure(
         sizes.layers
     );
     let mut sample = Sample::new(sizes.layers, classes, sizes.width, first_layer, arguments.subject.seed);
-    let latest = (arguments.subject.cut * sizes.layers as f64) as u16;
+    let latest = lens::saturation::latest_layer(arguments.subject.cut, sizes.layers)?;
     let (saturation, _) =
         subject.look(&arguments.subject, true, output, &mut |seen, so_far: &Saturation, begin| {
             sample.add(seen, &so_far.decisions[begin..], latest);

@@ -12,12 +12,17 @@ use serde::Serialize;
 
 use super::arguments::{Exit, Intervene, Probe, Report as Arguments, Saturation};
 use super::live::LiveFigures;
+use super::lossless::LosslessFigures;
 use super::saturation::Found;
-use super::subject::Subject;
+use super::subject::{Model, Subject};
 use super::{exit, intervene, probe, saturation};
 use crate::commands::machine;
+use crate::commands::new_folder::{NewFolder, absent};
 use crate::failure::Verdict;
 use crate::output::Output;
+
+/// Beginnings that a decoder goes on from, where nothing else is asked for.
+const LIVE: usize = 4;
 
 /// Choices whose layers are shown below a token.
 const SHOWN: usize = 5;
@@ -33,21 +38,45 @@ struct Reported {
     figures: LensFigures,
 }
 
+/// What would be looked at.
+#[derive(Serialize)]
+struct Planned {
+    folder: String,
+    layers: usize,
+    outputs: usize,
+}
+
+impl Planned {
+    fn text(&self) -> String {
+        let Self { folder, layers, outputs } = self;
+        format!("would look into {layers} layers with {outputs} outputs and write {folder} (dry run)")
+    }
+}
+
 pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let out = &arguments.out;
-    anyhow::ensure!(!out.exists(), "{} exists: give another folder, or remove it first", out.display());
+    if arguments.dry_run {
+        absent(out)?;
+        let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
+        let sizes = subject.model.taps().sizes();
+        let planned =
+            Planned { folder: out.display().to_string(), layers: sizes.layers, outputs: sizes.outputs };
+        output.result(&planned, || planned.text())?;
+        return Ok(Verdict::Done);
+    }
+    // Before minutes of work: a place where nothing can be written is told at once.
+    let written = NewFolder::begin(out, "--out")?;
     let figures = measure(arguments, threads, output)?;
-    fs_err::create_dir_all(out)?;
     let mut files = 0;
     for (name, chart) in figures.charts() {
-        fs_err::write(out.join(format!("{name}.svg")), chart.svg())?;
-        fs_err::write(out.join(format!("{name}.json")), serde_json::to_string_pretty(&chart)?)?;
-        let numbers = chart.numbers().map(|table| table.csv()).unwrap_or_default();
-        fs_err::write(out.join(format!("{name}.csv")), numbers)?;
+        fs_err::write(written.path().join(format!("{name}.svg")), chart.svg())?;
+        fs_err::write(written.path().join(format!("{name}.json")), serde_json::to_string_pretty(&chart)?)?;
+        fs_err::write(written.path().join(format!("{name}.csv")), chart.csv())?;
         files += 3;
     }
     let page = out.join("lens.html");
-    data::write_whole(&page, figures.page().html().as_bytes())?;
+    fs_err::write(written.path().join("lens.html"), figures.page().html())?;
+    written.finish()?;
     let reported = Reported {
         page: page.display().to_string(),
         files: files + 1,
@@ -65,7 +94,7 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
     let subject_arguments = &arguments.subject;
     let settings = Saturation {
         subject: subject_arguments.clone(),
-        against_random: arguments.against_random,
+        against_random: Some(arguments.against_random),
         permutations: lens::order::PERMUTATIONS,
     };
     let (measured, seen) = saturation::measure(&settings, output)?;
@@ -95,7 +124,7 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
     let mut left_out = |what: &str, error: anyhow::Error| {
         figures.remarks.push(format!("{what}: {}.", crate::failure::one_line(&error)));
     };
-    let folder = tempfile::tempdir()?;
+    let folder = data::temporary_folder()?;
     let file = folder.path().join("probe.json");
     let probing = Probe { subject: subject_arguments.clone(), save: None, first_layer: None };
     let mut kept_probe = None;
@@ -117,8 +146,13 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
         Ok(found) => figures.intervention = found.response.iter().map(intervention).collect(),
         Err(error) => left_out("The intervention", error),
     }
-    let leaving =
-        Exit { subject: subject_arguments.clone(), probe: kept_probe, live: arguments.live.clone() };
+    let mut live = arguments.live.clone();
+    if let Model::Decoder(model) = &subject.model
+        && live.prompt_tokens.saturating_add(live.new_tokens) <= model.decoder.config.context
+    {
+        live.live.get_or_insert(LIVE);
+    }
+    let leaving = Exit { subject: subject_arguments.clone(), probe: kept_probe, live };
     match exit::measure(&subject, &leaving, threads, output) {
         Ok(found) => {
             figures.exits = found
@@ -126,6 +160,7 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
                 .iter()
                 .map(exit_figures)
                 .chain(found.live.iter().map(live_figures))
+                .chain(found.lossless.iter().flat_map(|found| &found.drafted).map(lossless_figures))
                 .collect();
         }
         Err(error) => left_out("Leaving early", error),
@@ -253,9 +288,10 @@ fn exit_figures(found: &lens::exit::Evaluation) -> ExitFigures {
     ExitFigures {
         family: family.to_owned(),
         threshold,
-        speedup: (found.layer_speedup, found.work_speedup),
+        speedup: (Some(found.layer_speedup), found.work_speedup),
         accuracy: found.accuracy.unwrap_or(found.agreement),
         live: false,
+        ..ExitFigures::default()
     }
 }
 
@@ -265,9 +301,22 @@ fn live_figures(found: &LiveFigures) -> ExitFigures {
     ExitFigures {
         family: family.to_owned(),
         threshold,
-        speedup: (found.layer_speedup, found.speedup),
+        speedup: (Some(found.layer_speedup), found.speedup),
         accuracy: found.agreement,
         live: true,
+        ..ExitFigures::default()
+    }
+}
+
+/// The text is the whole model's own, so that it is all right.
+fn lossless_figures(found: &LosslessFigures) -> ExitFigures {
+    ExitFigures {
+        family: "lossless draft".to_owned(),
+        how: exit::drafting(found),
+        speedup: (None, found.speedup),
+        accuracy: f64::from(u8::from(found.identical)),
+        live: true,
+        ..ExitFigures::default()
     }
 }
 

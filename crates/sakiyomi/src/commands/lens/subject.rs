@@ -80,7 +80,7 @@ impl Subject {
             Kind::Whisper => Model::Whisper(Box::new(Whisper::load(folder, weights)?)),
             Kind::Keyword => Model::Keyword(Box::new(Keyword::load(folder, weights)?)),
         };
-        let reader = match (kind, folder.join("tokenizer.json").is_file()) {
+        let reader = match (kind, checkpoint::present(&folder.join("tokenizer.json"))?) {
             (Kind::Vit | Kind::Keyword, _) => TokenReader::Bytes,
             (_, true) => TokenReader::Vocabulary(Vocabulary::load(folder)?),
             (_, false) => {
@@ -94,7 +94,8 @@ impl Subject {
                 TokenReader::Bytes
             }
         };
-        let with_heads = kind == Kind::Decoder && random.is_none() && folder.join("mtp.json").is_file();
+        let with_heads =
+            kind == Kind::Decoder && random.is_none() && checkpoint::present(&folder.join("mtp.json"))?;
         let checkpoint = with_heads.then(|| Checkpoint::load(folder).map(Box::new)).transpose()?;
         let heads = checkpoint.filter(|checkpoint| checkpoint.objective.heads().is_some());
         Ok(Self { kind, model, reader, heads })
@@ -283,14 +284,8 @@ fn speech(
 }
 
 fn decoder(folder: &Path, random: Option<u64>) -> anyhow::Result<DecoderTaps> {
-    let config = checkpoint::read_config(folder)?;
-    let (decoder, params) = match random {
-        Some(seed) => Decoder::initialise(&config, seed)?,
-        None => {
-            let params = checkpoint::read_params(folder, &config)?;
-            (Decoder::find(&config, &params)?, params)
-        }
-    };
+    let Some(seed) = random else { return Ok(DecoderTaps::load(folder)?) };
+    let (decoder, params) = Decoder::initialise(&checkpoint::read_config(folder)?, seed)?;
     Ok(DecoderTaps { decoder, params })
 }
 

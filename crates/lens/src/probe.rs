@@ -362,7 +362,7 @@ impl Probe {
     /// When the file cannot be written.
     pub fn save(&self, file: &Path) -> Result<()> {
         let json = serde_json::to_vec(self).map_err(|error| Error::file(file, error.to_string()))?;
-        Ok(fs_err::write(file, json)?)
+        Ok(data::write_whole(file, &json)?)
     }
 
     /// Reads a probe of `model`.
@@ -370,6 +370,9 @@ impl Probe {
     /// # Errors
     /// When the file is no probe, or one of another model.
     pub fn load(file: &Path, model: &dyn Taps) -> Result<Self> {
+        if !model::checkpoint::present(file)? {
+            return Err(Error::file(file, "no such file"));
+        }
         let probe: Self = serde_json::from_slice(&fs_err::read(file)?)
             .map_err(|error| Error::file(file, format!("no probe of `sakiyomi lens probe` ({error})")))?;
         let width = model.sizes().width;

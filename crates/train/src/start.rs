@@ -58,6 +58,9 @@ pub fn vocabulary(config: &RunConfig) -> Result<Vocabulary> {
         (None, Some(init)) => Vocabulary::load(init)?,
     };
     match &config.data.chat_template {
+        Some(file) if !model::checkpoint::present(file)? => {
+            setting("data.chat_template", format!("is {}: there is no such file", file.display()))
+        }
         Some(file) => Ok(vocabulary.with_chat_template(&fs_err::read_to_string(file)?)?),
         None => Ok(vocabulary),
     }

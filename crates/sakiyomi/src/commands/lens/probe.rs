@@ -25,6 +25,8 @@ pub struct Figures {
 pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<Verdict> {
     if let Some(file) = &arguments.save {
         absent(file)?;
+        // Before minutes of work: a place where nothing can be written is told at once.
+        drop(data::Unfinished::begin(file)?);
     }
     let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
     let figures = measure(&subject, arguments, arguments.save.as_deref(), output)?;

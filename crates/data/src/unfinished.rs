@@ -96,8 +96,8 @@ fn named(file: &Path, error: io::Error) -> io::Error {
 
 /// What the system says, without the path that `tempfile` adds, which means nothing to anybody.
 fn reason(error: &io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.source());
-    inner.map_or_else(|| error.to_string(), ToString::to_string)
+    let bare = error.get_ref().is_some().then(|| io::Error::from(error.kind()));
+    bare.as_ref().unwrap_or(error).to_string()
 }
 
 /// The same rights for a file with a prefix or suffix of its own.
@@ -139,6 +139,6 @@ mod tests {
         assert_eq!(fs_err::read_to_string(&file).unwrap(), "new");
         assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         let error = Unfinished::begin(&file.join("b.txt")).unwrap_err().to_string();
-        assert!(error.contains("a.txt/b.txt cannot be written: ") && !error.contains(".tmp"), "{error}");
+        assert_eq!(error, format!("{} cannot be written: not a directory", file.join("b.txt").display()));
     }
 }

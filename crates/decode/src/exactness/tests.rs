@@ -150,7 +150,7 @@ fn what_cannot_be_tested_is_refused() {
     assert!(refusal(&[], &settings(10)).starts_with("prompts: "));
     assert!(refusal(&[vec![1]], &settings(0)).starts_with("draws: "));
     let without = ExactnessSettings { draft_length: 0, ..settings(10) };
-    assert!(refusal(&[vec![1]], &without).starts_with("draft_length: "));
+    assert!(refusal(&[vec![1]], &without).starts_with("draft: "));
 }
 
 /// The draws that a release is proved with, for every drafter.

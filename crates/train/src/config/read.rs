@@ -430,7 +430,7 @@ mod tests {
             "train.seconds and train.tokens exclude each other: keep one of them"
         );
         assert_eq!(refusal("tokens = 0"), "train.tokens is 0: give at least 1");
-        assert!(refusal("seconds = 0").starts_with("train.seconds is 0: give"));
+        assert!(refusal("seconds = 0").starts_with("train.seconds is 0.0: give"));
         assert!(refusal("seconds = inf").starts_with("train.seconds is inf: give"));
         assert_eq!(refusal("steps = 0"), "train.steps is 0: give at least 1");
     }

@@ -20,6 +20,9 @@ fuzz_target!(init: panics_of_the_library_are_told_as_errors(), |bytes: &[u8]| {
     for &id in ids.iter().chain(&[0, beyond, u32::MAX]) {
         let _ = (vocabulary.token_bytes(id), vocabulary.special_name(id), stream.push(id));
     }
+    if let Err(error) = vocabulary.lost_bytes(TEXT, &ids) {
+        drop(error.to_string());
+    }
     if let Err(error) = vocabulary.decode(&ids) {
         drop(error.to_string());
     }

@@ -161,9 +161,18 @@ fn begin_part(folder: &Path, name: &str) -> Result<tempfile::NamedTempFile> {
 
 fn build_unnamed(documents: Documents, vocabulary: &Vocabulary, key: Key, watch: Watch) -> Result<Corpus> {
     let folder = std::env::temp_dir();
-    let file = tempfile::tempfile_in(&folder)
-        .map_err(|reason| Error::TokensNotWritten { folder: folder.clone(), reason })?;
-    build(documents, vocabulary, key, file, &folder.join("tokens"), watch)
+    let file = tempfile::tempfile_in(&folder).map_err(|reason| Error::TokensNotWritten {
+        folder: folder.clone(),
+        temporary: true,
+        reason,
+    })?;
+    let built = build(documents, vocabulary, key, file, &folder.join("tokens"), watch);
+    built.map_err(|error| match error {
+        Error::TokensNotWritten { folder, reason, .. } => {
+            Error::TokensNotWritten { folder, temporary: true, reason }
+        }
+        error => error,
+    })
 }
 
 /// Tokenises all documents into a file, each with the vocabulary's begin and end tokens around it.
@@ -177,6 +186,7 @@ fn build(
 ) -> Result<Corpus> {
     let failed = |reason| Error::TokensNotWritten {
         folder: path.parent().unwrap_or(Path::new(".")).to_path_buf(),
+        temporary: false,
         reason,
     };
     let mut done = Tokenised { file_bytes: key.file_bytes, ..Tokenised::default() };
@@ -189,12 +199,16 @@ fn build(
             let corpus = writer.finish(path).map_err(failed)?;
             return Ok(Corpus { answered: key.answered, ..corpus });
         }
-        let encoded: Vec<Vec<u32>> = some
+        let encoded: Vec<(Vec<u32>, u64)> = some
             .par_iter()
-            .map(|document| examples::encode(vocabulary, &document.text, &document.learnt))
+            .map(|Document { text, learnt, .. }| {
+                let tokens = examples::encode(vocabulary, text, learnt)?;
+                let lost = examples::lost_bytes(vocabulary, text, learnt, &tokens)?;
+                Ok((tokens, lost))
+            })
             .collect::<Result<_>>()?;
-        for (document, tokens) in some.iter().zip(&encoded) {
-            writer.document(document, tokens).map_err(failed)?;
+        for (document, (tokens, lost)) in some.iter().zip(&encoded) {
+            writer.document(document, tokens, *lost).map_err(failed)?;
             done.documents += 1;
             done.text_bytes += document.text.len() as u64;
             done.tokens += tokens.len() as u64;

@@ -18,6 +18,8 @@ pub struct Corpus {
     pub(crate) origins: Vec<Origin>,
     /// Whether the documents are prompts with answers: tokens that are not learnt are marked.
     pub(crate) answered: bool,
+    /// Bytes of the text that its tokens do not give back.
+    pub(crate) lost_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Corpus {
             });
         }
         let origin = Origin { name: "document".to_owned(), joint: " ".to_owned() };
-        Self { tokens: Tokens::Memory(all), entries, origins: vec![origin], answered: false }
+        Self { tokens: Tokens::Memory(all), entries, origins: vec![origin], answered: false, lost_bytes: 0 }
     }
 
     /// As [`Corpus::from_tokens`], of prompts and answers: `learnt` says of each token whether it is learnt.
@@ -161,5 +163,23 @@ impl Corpus {
     /// Bytes of text of one document, without the tokens around it.
     pub fn text_bytes(&self, index: usize) -> u64 {
         self.entries[index].text_bytes
+    }
+
+    /// Bytes of all text of which there are tokens, and how many of them the tokens do not give back
+    /// ([`crate::Vocabulary::lost_bytes`]).
+    pub fn lost_bytes(&self) -> (u64, u64) {
+        (self.entries.iter().map(|entry| entry.text_bytes).sum(), self.lost_bytes)
+    }
+
+    /// What the user should know where tokens do not give back all of the text: one line.
+    pub fn loss_note(&self) -> Option<String> {
+        let (all, lost) = self.lost_bytes();
+        let share = 100.0 * lost as f64 / all.max(1) as f64;
+        (lost > 0).then(|| {
+            format!(
+                "the tokenizer cannot spell {lost} of the {all} bytes of the text ({share:.2} %): no token gives them back, and \
+                 bits per byte leave them out"
+            )
+        })
     }
 }

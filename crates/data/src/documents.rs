@@ -78,6 +78,7 @@ impl Documents {
             if let Some(parts) = &mut self.open {
                 if let Some(part) = parts.next() {
                     let Part { place, text, learnt } = part?;
+                    self.refuse_nul(&text, place)?;
                     self.found = true;
                     return Ok(Some(Document { file: self.next - 1, place, text, learnt }));
                 }
@@ -88,6 +89,17 @@ impl Documents {
             self.next += 1;
         }
         if self.found { Ok(None) } else { Err(Error::NoText { what: self.source.describe() }) }
+    }
+}
+
+impl Documents {
+    /// Files with NUL bytes are refused as they are read; a quoted text can hold one all the same (`\u0000` in JSON).
+    fn refuse_nul(&self, text: &str, place: usize) -> Result<()> {
+        if !text.contains('\0') {
+            return Ok(());
+        }
+        let TextFile { path, format } = &self.files[self.next - 1];
+        Err(Error::NulCharacter { place: format!("{}{}{place}", path.display(), format.layout.joint()) })
     }
 }
 

@@ -105,6 +105,14 @@ pub enum Error {
         /// Bytes of the file's text before it.
         offset: u64,
     },
+    /// A NUL character that stood in a file in other bytes than its own.
+    #[error(
+        "{place}: a NUL character in the text (\\u0000): this is no text; take it out, or leave the document out"
+    )]
+    NulCharacter {
+        /// The file, and the line or row in it.
+        place: String,
+    },
     /// A line that would need too much memory.
     #[error("{}:{line}: the line is longer than {most} bytes; put less text into one line", path.display())]
     LineTooLong {
@@ -149,13 +157,16 @@ pub enum Error {
     },
     /// The tokens could not be written.
     #[error(
-        "cannot write the tokens of the text to {}: {reason}; make room (2 or 4 bytes a token), or keep them elsewhere with \
-         data.cache",
-        folder.display()
+        "cannot write the tokens of the text to {}: {reason}; make room there (2 or 4 bytes a token), or name another folder \
+         with {}",
+        folder.display(),
+        if *.temporary { "TMPDIR" } else { "data.cache" }
     )]
     TokensNotWritten {
         /// The folder of the cache, or that of temporary files.
         folder: PathBuf,
+        /// Whether it is that of temporary files, which the environment names.
+        temporary: bool,
         /// What the operating system says.
         reason: std::io::Error,
     },

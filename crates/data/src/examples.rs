@@ -132,6 +132,30 @@ fn field_names(object: &Map<String, Value>) -> Vec<String> {
     object.keys().map(|key| format!("{key:?}")).collect()
 }
 
+/// How many bytes of a document's text the tokens that [`encode`] made of it do not give back.
+///
+/// A tokenizer made for a task may leave out what stands between its tokens, and nothing is measured in bytes there: of prompts
+/// and answers only those count in which a token stands for something unknown.
+pub(crate) fn lost_bytes(
+    vocabulary: &Vocabulary,
+    text: &str,
+    learnt: &Learnt,
+    tokens: &[u32],
+) -> Result<u64> {
+    if vocabulary.is_bytes() {
+        return Ok(0);
+    }
+    let framed = !matches!(learnt, Learnt::Answers { framed: false, .. });
+    let around = |token: Option<u32>| usize::from(framed && token.is_some());
+    let within = around(vocabulary.begin())..tokens.len() - around(vocabulary.end());
+    let ids: Vec<u32> = tokens[within].iter().map(|token| token & !GIVEN).collect();
+    let unknown = vocabulary.unknown().is_some_and(|unknown| ids.contains(&unknown));
+    match learnt {
+        Learnt::Answers { .. } if !unknown => Ok(0),
+        _ => vocabulary.lost_bytes(text, &ids),
+    }
+}
+
 /// The tokens of a document, those that are not learnt marked with [`GIVEN`].
 ///
 /// A prompt has the tokens that it has alone, as when the model is asked. Where the whole text would join the end of a prompt and

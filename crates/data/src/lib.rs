@@ -41,5 +41,5 @@ pub use show::{ShownToken, show_row};
 pub use source::Source;
 pub use spans::repeated_span_share;
 pub use split::{SplitRule, split};
-pub use unfinished::{folder_of, unfinished_file, write_whole};
+pub use unfinished::{Unfinished, folder_of, temporary_folder, write_whole};
 pub use vocabulary::{TextStream, Vocabulary};

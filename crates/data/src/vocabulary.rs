@@ -16,7 +16,7 @@ use loaded::Loaded;
 
 pub use bytes::END_OF_DOCUMENT;
 pub use stream::TextStream;
-pub use training::{SAMPLE_BYTES, SampleSize, TrainedTokenizer, train_tokenizer};
+pub use training::{LEAST_SAMPLE_BYTES, SAMPLE_BYTES, SIZES, SampleSize, TrainedTokenizer, train_tokenizer};
 
 /// What token ids mean.
 ///
@@ -122,6 +122,14 @@ impl Vocabulary {
         self.ends().first().copied()
     }
 
+    /// The token that stands for whatever has none.
+    pub fn unknown(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Bytes => None,
+            Kind::Loaded(loaded) => loaded.unknown,
+        }
+    }
+
     /// All tokens at which generation stops: chat models name several. The first is [`Vocabulary::end`].
     pub fn ends(&self) -> &[u32] {
         match &self.kind {
@@ -174,6 +182,20 @@ impl Vocabulary {
         match &self.kind {
             Kind::Bytes => usize::from(id < END_OF_DOCUMENT),
             Kind::Loaded(loaded) => loaded.token_bytes(id),
+        }
+    }
+
+    /// How many bytes of `text` its tokens do not give back: characters for which the tokenizer has none, or that it changes
+    /// or drops before it looks for one. `ids` are those of [`Vocabulary::encode`]. Characters are counted, wherever they
+    /// stand, so that a tokenizer that adds a space loses nothing by it.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer's own decoder fails.
+    pub fn lost_bytes(&self, text: &str, ids: &[u32]) -> Result<u64> {
+        match &self.kind {
+            Kind::Bytes => Ok(0),
+            Kind::Loaded(loaded) => loaded.lost_bytes(text, ids),
         }
     }
 

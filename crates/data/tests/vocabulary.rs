@@ -77,6 +77,8 @@ fn golden_tokenizers_encode_decode_and_stream() {
             let text = case["text"].as_str().unwrap();
             let expected = ids(&case["ids"]);
             assert_eq!(vocabulary.encode(text).unwrap(), expected, "{name}: {text:?}");
+            let normalised = name == "gpt-neox";
+            assert!(normalised || vocabulary.lost_bytes(text, &expected).unwrap() == 0, "{name}: {text:?}");
             let bytes: usize = expected.iter().map(|&id| vocabulary.token_bytes(id)).sum();
             let special = expected.iter().any(|&id| vocabulary.special_name(id).is_some());
             // An accent that the normaliser joins to its letter takes fewer bytes.
@@ -199,4 +201,41 @@ fn a_tokenizer_that_contradicts_itself_is_refused_with_the_file() {
     let vocabulary = Vocabulary::parse(with(model, "null", strip).as_bytes()).unwrap();
     let error = vocabulary.decode(&[0]).unwrap_err().to_string();
     assert!(error.contains("contradicts itself"), "{error}");
+}
+
+/// Words of letters only, with and without a token for what is unknown, and with one that is named as a special token.
+#[test]
+fn what_a_tokenizer_cannot_spell_is_counted() {
+    let vocabulary = |model: &str, before: &str, after: &str| {
+        let file = format!(
+            r#"{{"version": "1.0", "normalizer": null, "pre_tokenizer": {before}, "post_processor": null,
+            "decoder": {after}, "added_tokens": [{{"id": 9, "content": "<end>", "special": true, "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false}}], "model": {model}}}"#
+        );
+        Vocabulary::parse(file.as_bytes()).unwrap()
+    };
+    let letters = r#""vocab": {"a": 0, "b": 1, " ": 2, "[UNK]": 3, "\u00e9": 4}, "merges": []"#;
+    let lost = |vocabulary: &Vocabulary, text: &str| {
+        let ids = vocabulary.encode(text).unwrap();
+        let bytes: usize = ids.iter().map(|&id| vocabulary.token_bytes(id)).sum();
+        (bytes, vocabulary.lost_bytes(text, &ids).unwrap())
+    };
+    let fuse = r#"{"type": "Fuse"}"#;
+    let silent = vocabulary(&format!(r#"{{"type": "BPE", {letters}}}"#), "null", fuse);
+    assert_eq!(silent.unknown(), None);
+    assert_eq!(lost(&silent, "ab ba"), (5, 0));
+    assert_eq!(lost(&silent, "\u{e9}zb\u{20ac}"), (3, 1 + 3), "characters without a token vanish");
+    assert_eq!(lost(&silent, "a<end>b"), (2, 0), "a token that the text names stands for it");
+
+    let told = vocabulary(&format!(r#"{{"type": "BPE", "unk_token": "[UNK]", {letters}}}"#), "null", fuse);
+    assert_eq!(told.unknown(), Some(3));
+    assert_eq!(lost(&told, "azzb"), (2, 2), "the unknown token stands for no bytes of its own");
+
+    let words = r#"{"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"a": 0, "b": 1, "[UNK]": 3}}"#;
+    let words = vocabulary(words, r#"{"type": "WhitespaceSplit"}"#, "null");
+    assert_eq!(lost(&words, "a b a"), (3, 0), "the decoder puts the spaces back");
+    assert_eq!(lost(&words, "a\nb\ncc"), (2, 2 + 2), "but no line ends");
+    let pieces = r#"{"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0], ["b", -2.0]]}"#;
+    assert_eq!(lost(&vocabulary(pieces, "null", fuse), "abc"), (2, 1));
+    assert_eq!(lost(&Vocabulary::bytes(), "any \u{20ac}\0"), (8, 0));
 }

@@ -16,11 +16,9 @@ use crate::target::Target;
 /// If prompt and continuation do not fit the context, or the prompt is refused.
 pub fn bare(target: &mut Target, prompt: &[u32], new_tokens: usize) -> Result<(Vec<u32>, Statistics)> {
     if new_tokens == 0 {
-        return Err(Error::setting("new_tokens", "0 tokens: give at least 1"));
+        return Err(Error::setting("max_new_tokens", "0 tokens: give at least 1"));
     }
-    if prompt.len() + new_tokens > target.capacity() {
-        return Err(Error::PromptTooLong { tokens: prompt.len() + new_tokens, capacity: target.capacity() });
-    }
+    Error::refuse_too_many(prompt.len(), new_tokens, 0, target.capacity())?;
     let start = Instant::now();
     let logits = target.prefill(prompt, false)?;
     let mut token = argmax(logits.row(0)) as u32;

@@ -66,7 +66,48 @@ pub enum Error {
 }
 
 impl Error {
+    /// Refuses `new_tokens` tokens after a prompt, where a context of `capacity` positions has no room for them and `beyond` more.
+    pub(crate) fn refuse_too_many(
+        prompt: usize,
+        new_tokens: usize,
+        beyond: usize,
+        capacity: usize,
+    ) -> Result<()> {
+        match capacity.checked_sub(prompt.saturating_add(beyond)) {
+            None | Some(0) => {
+                Err(Self::PromptTooLong { tokens: prompt, capacity: capacity.saturating_sub(beyond) })
+            }
+            Some(room) if new_tokens > room => {
+                let problem = format!(
+                    "{new_tokens} tokens do not fit after a prompt of {prompt} into the context of {capacity}: give at most {room}"
+                );
+                Err(Self::setting("max_new_tokens", problem))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn setting(setting: &'static str, problem: impl Into<String>) -> Self {
         Self::Setting { setting, problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_is_what_is_named() {
+        let told =
+            |prompt, new| Error::refuse_too_many(prompt, new, 4, 100).map_err(|error| error.to_string());
+        assert_eq!(told(10, 86), Ok(()));
+        let more = told(10, 87).unwrap_err();
+        assert!(
+            more.starts_with("max_new_tokens: 87 tokens do not fit") && more.ends_with("at most 86"),
+            "{more}"
+        );
+        let prompt = told(96, 1).unwrap_err();
+        assert!(prompt.contains("has 96 tokens") && prompt.ends_with("to at most 95 tokens"), "{prompt}");
+        assert_eq!(told(95, 1), Ok(()));
     }
 }

@@ -136,7 +136,7 @@ fn exactness_of(
         return Err(Error::setting("draws", "0: give at least 1"));
     }
     if settings.draft_length == 0 || target.longest_draft() == 0 {
-        return Err(Error::setting("draft_length", "there is nothing that drafts: nothing to test"));
+        return Err(Error::setting("draft", "there is nothing that drafts: nothing to test"));
     }
     let tiny = likeliest(target, first)?;
     let mut cases = Vec::new();

@@ -28,11 +28,9 @@ pub fn forced(
         let problem = format!("{tokens_per_forward} tokens per forward: this model gives 1 to {most}");
         return Err(Error::setting("force_acceptance", problem));
     }
+    // The last round may go beyond what was asked for.
     let most = draft_length + 1;
-    if prompt.len() + new_tokens + most > target.capacity() {
-        let tokens = prompt.len() + new_tokens + most;
-        return Err(Error::PromptTooLong { tokens, capacity: target.capacity() });
-    }
+    Error::refuse_too_many(prompt.len(), new_tokens, most, target.capacity())?;
     let start = Instant::now();
     let logits = target.prefill(prompt, draft_length > 0)?;
     let mut rows = vec![argmax(logits.row(0)) as u32];

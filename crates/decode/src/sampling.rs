@@ -56,11 +56,12 @@ impl SamplingSettings {
         if !(0.0..=1.0).contains(&self.min_p) {
             return refuse("min_p", self.min_p, "between 0 and 1; 0 switches the filter off");
         }
-        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
+        // Beyond this a logit of usual size could become infinite.
+        if !(1e-6..=1e6).contains(&self.repetition_penalty) {
             return refuse(
                 "repetition_penalty",
                 self.repetition_penalty,
-                "a number above 0; 1 changes nothing",
+                "between 1e-6 and 1e6; 1 changes nothing",
             );
         }
         Ok(())

@@ -68,7 +68,7 @@ pub fn verify(
     }
     if longest == 0 {
         return Err(Error::setting(
-            "draft_length",
+            "draft",
             "this model has no heads that draft: there is nothing to compare",
         ));
     }

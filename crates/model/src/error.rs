@@ -43,6 +43,13 @@ pub enum Error {
         file: PathBuf,
     },
 
+    /// A folder or a device in the place of a file.
+    #[error("{}: is no file: put the file there, or take this away if there should be none", .path.display())]
+    NoFile {
+        /// What stands there.
+        path: PathBuf,
+    },
+
     /// A JSON file that is no JSON, or JSON of another form.
     #[error("{}: {reason}; download or write the file again", .file.display())]
     Json {

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tensor::{Adapter, ParamId, Params, random};
 
-use crate::checkpoint::{read_file_tensors, read_metadata, write_file, write_tensors};
+use crate::checkpoint::{present, read_file_tensors, read_metadata, write_file, write_tensors};
 use crate::config::DecoderConfig;
 use crate::error::{Error, Result};
 
@@ -177,7 +177,7 @@ impl LoraSpec {
     pub fn read(folder: &Path, config: &DecoderConfig, params: &mut Params, base: &str) -> Result<Self> {
         let file = folder.join(CONFIG);
         let refuse = |problem: String| Err(Error::Lora { problem: format!("{}: {problem}", file.display()) });
-        if !file.is_file() {
+        if !present(&file)? {
             return refuse("is missing: this folder holds no adapter".to_owned());
         }
         let found: Value = match serde_json::from_slice(&fs_err::read(&file)?) {
@@ -252,8 +252,11 @@ impl LoraSpec {
     }
 
     /// Whether `folder` holds an adapter.
-    pub fn is_in(folder: &Path) -> bool {
-        folder.join(CONFIG).is_file()
+    ///
+    /// # Errors
+    /// When something that is no file stands in the place of its settings.
+    pub fn is_in(folder: &Path) -> Result<bool> {
+        present(&folder.join(CONFIG))
     }
 }
 

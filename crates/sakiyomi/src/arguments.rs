@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use kernels::packed::WeightType;
 use model::engine::CacheType;
 
@@ -18,6 +18,26 @@ pub struct Arguments {
     /// Print one JSON object on standard output; progress and remarks stay on standard error.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+impl Arguments {
+    /// What was typed.
+    ///
+    /// # Errors
+    /// When it is no command line of this program, or asks for help or the version.
+    pub fn typed() -> Result<Self, clap::Error> {
+        let matches = with_negative_numbers(Self::command()).try_get_matches()?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+/// Where an option wants a value, `-1` is one and no option of its own: then it is the value that is judged.
+fn with_negative_numbers(command: Command) -> Command {
+    let command = command.mut_args(|argument| {
+        let takes_value = argument.get_action().takes_values() && !argument.is_positional();
+        if takes_value { argument.allow_negative_numbers(true) } else { argument }
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,6 +123,9 @@ pub struct Drawn {
     /// Seed of what is drawn.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Say what would be written, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -226,6 +249,9 @@ pub struct DataTokenizer {
     /// Bytes of text to look at, at most: of a larger text every second, third, ... document.
     #[arg(long, value_name = "BYTES", default_value_t = data::vocabulary::SAMPLE_BYTES)]
     pub sample_bytes: u64,
+    /// Say what would be written, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -250,6 +276,9 @@ pub struct DataContinuations {
     /// Tokens to add to each, at most.
     #[arg(long, default_value_t = 160)]
     pub max_new_tokens: usize,
+    /// Say what would be written, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub sampling: Sampling,
 }
@@ -304,40 +333,45 @@ pub struct Eval {
     #[arg(long, value_enum, value_name = "TASK")]
     pub task: Option<EvaluationTask>,
     /// With --task: field of the prompt in a .jsonl line; in a .txt file each line is a prompt and its answer.
-    #[arg(long, default_value = "prompt")]
+    #[arg(long, default_value = "prompt", requires = "task")]
     pub prompt_field: String,
     /// With --task: field of the answer in a .jsonl line.
-    #[arg(long, default_value = "completion")]
+    #[arg(long, default_value = "completion", requires = "task")]
     pub completion_field: String,
     /// With --task: what ends the prompt in a line of a .txt file.
-    #[arg(long, default_value = "=", value_name = "TEXT")]
+    #[arg(long, default_value = "=", value_name = "TEXT", requires = "task")]
     pub prompt_end: String,
     /// With --task: answer only the first so many; 0 answers all.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "task")]
     pub count: usize,
     /// With --task: tokens of an answer at most. Default: one more than the right answer has, or 256 for gsm8k.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "task")]
     pub max_new_tokens: Option<usize>,
     /// With --task: how many wrong answers to show.
-    #[arg(long, default_value_t = 3, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N", requires = "task")]
     pub show_wrong: usize,
     /// Field of .jsonl lines that holds the text.
-    #[arg(long, default_value = "text")]
+    #[arg(long, default_value = "text", conflicts_with = "task")]
     pub field: String,
     /// What stands between two documents of a .txt file; without it, a file is one document.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "task")]
     pub separator: Option<String>,
     /// Documents of .txt files longer than this are cut, at a blank line where there is one; 0: never. As in training.
-    #[arg(long, value_name = "BYTES", default_value_t = train::config::DataSection::default().longest_document_bytes)]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = train::config::DataSection::default().longest_document_bytes,
+        conflicts_with = "task"
+    )]
     pub longest_document_bytes: usize,
     /// Tokens per row. Default: 256, or the model's context if that is shorter.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "task")]
     pub length: Option<usize>,
     /// Rows per batch.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, conflicts_with = "task")]
     pub batch: usize,
     /// Batches at most; 0 takes all.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, conflicts_with = "task")]
     pub batches: usize,
     /// Judge the next token as it is decoded, with weights of this type, instead of every depth as it is trained.
     #[command(flatten)]
@@ -372,7 +406,7 @@ pub enum EvaluationTask {
 #[derive(Debug, Args)]
 pub struct Sampling {
     /// 0 is greedy.
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.0)]
     pub temperature: f32,
     /// Keep the K most likely tokens; 0 keeps all.
     #[arg(long, default_value_t = 0)]
@@ -479,9 +513,9 @@ pub struct ExitDraft {
     /// With --draft exit: layers that draft. Default: half of them.
     #[arg(long, value_name = "N")]
     pub exit_layer: Option<usize>,
-    /// With --draft exit: drafting goes on while the first choice leads the second by this probability.
-    #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true)]
-    pub exit_threshold: f64,
+    /// With --draft exit: drafting goes on while the first choice leads the second by this probability. Default: 0.5.
+    #[arg(long, value_name = "P", conflicts_with = "exit_probe")]
+    pub exit_threshold: Option<f64>,
     /// With --draft exit: drafting goes on while this probe of `sakiyomi lens probe` says that the first choice is settled.
     #[arg(long, value_name = "FILE")]
     pub exit_probe: Option<PathBuf>,
@@ -543,7 +577,7 @@ pub struct Bench {
     #[arg(long, default_value_t = 5)]
     pub repeats: usize,
     /// Tell acceptance at this temperature (repeatable); speed is measured at the first.
-    #[arg(long, value_name = "T", default_value = "0", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", default_value = "0")]
     pub temperature: Vec<f32>,
     /// Do not stop at the model's end tokens.
     #[arg(long)]

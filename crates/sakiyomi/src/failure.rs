@@ -5,6 +5,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use crate::flags;
 use crate::interrupt::ENDED_BY_SIGNAL;
 
 /// How a verb ended, if no error stopped it.
@@ -48,8 +49,13 @@ pub fn report_usage(usage: &clap::Error) -> ExitCode {
         let _ = usage.print();
         return ExitCode::from(if asked { 0 } else { 2 });
     }
+    if let Some(refused) = flags::value_refused(usage) {
+        let _ = writeln!(std::io::stderr(), "sakiyomi: {refused}");
+        return ExitCode::from(2);
+    }
     let text = usage.to_string();
-    let told = text.split("\n\nUsage:").next().unwrap_or(&text).trim_start_matches("error: ");
+    let ends = ["\n\nUsage:", "\n\nFor more information"].into_iter().filter_map(|end| text.find(end)).min();
+    let told = text[..ends.unwrap_or(text.len())].trim_start_matches("error: ");
     let words: Vec<&str> = told.split_whitespace().collect();
     let _ = writeln!(std::io::stderr(), "sakiyomi: {}; --help tells what there is", words.join(" "));
     ExitCode::from(2)
@@ -60,7 +66,8 @@ pub fn report_usage(usage: &clap::Error) -> ExitCode {
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let text = cause.to_string().replace(char::is_control, " ");
+        let text = flags::of_a_library(cause).unwrap_or_else(|| cause.to_string());
+        let text = text.replace(char::is_control, " ");
         if line.contains(&text) {
             continue;
         }
@@ -99,6 +106,15 @@ mod tests {
             .context("loading a.json: no such file")
             .context("reading");
         assert_eq!(one_line(&error), "reading: loading a.json: no such file");
+    }
+
+    #[test]
+    fn settings_of_libraries_are_told_as_flags() {
+        let setting = |setting| decode::Error::Setting { setting, problem: "0: give more".to_owned() };
+        assert_eq!(one_line(&setting("max_new_tokens").into()), "--max-new-tokens: 0: give more");
+        assert_eq!(one_line(&setting("draft_length").into()), "--speculate: 0: give more");
+        let lens = lens::Error::Setting { setting: "k", problem: "1: give more".to_owned() };
+        assert_eq!(one_line(&lens.into()), "-k: 1: give more");
     }
 
     #[test]

@@ -21,6 +21,14 @@ struct State {
     promising: AtomicBool,
 }
 
+/// Lets a file that would grow beyond what the system allows (`ulimit -f`) be an error of writing, as a full disk is, which the
+/// run survives; left alone, the signal that comes with it ends the program.
+pub fn outlive_file_limits() -> anyhow::Result<()> {
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
+    Ok(())
+}
+
 /// For work that leaves nothing behind: Ctrl-C ends the program at once, with one line.
 pub fn end_at_once(output: Output) -> anyhow::Result<()> {
     ctrlc::set_handler(move || {

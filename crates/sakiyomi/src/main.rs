@@ -14,12 +14,13 @@ mod progress;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     kernels::memory::keep_large_blocks_apart();
-    match arguments::Arguments::try_parse() {
-        Ok(arguments) => failure::report(|| commands::run(arguments)),
+    match arguments::Arguments::typed() {
+        Ok(arguments) => failure::report(|| {
+            interrupt::outlive_file_limits()?;
+            commands::run(arguments)
+        }),
         Err(usage) => failure::report_usage(&usage),
     }
 }

@@ -1,7 +1,7 @@
 //! What a verb shows: with `--json` one object on standard output, otherwise text for people. Progress and remarks go to
 //! standard error.
 
-use std::io::Write;
+use std::io::{Error, ErrorKind, Write};
 
 use serde::Serialize;
 
@@ -13,16 +13,14 @@ pub struct Output {
 }
 
 impl Output {
-    /// Shows the result: `value` as JSON, or `text`.
+    /// Shows the result: `value` as JSON, or `text`. A reader that has gone away has seen enough: what was found decides the
+    /// exit code all the same.
     pub fn result(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let mut stdout = std::io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut stdout, value)?;
-            writeln!(stdout)?;
-        } else {
-            writeln!(stdout, "{}", text().trim_end())?;
+        let shown = if self.json { serde_json::to_string_pretty(value)? } else { text() };
+        match write(&format!("{}\n", shown.trim_end())) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
         }
-        Ok(stdout.flush()?)
     }
 
     /// A piece of text as it comes, for people only.
@@ -30,13 +28,17 @@ impl Output {
         if self.json {
             return Ok(());
         }
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(piece.as_bytes())?;
-        Ok(stdout.flush()?)
+        Ok(write(piece)?)
     }
 
     /// A remark about the work, on standard error. One that cannot be written is no reason to stop.
     pub fn remark(&self, line: impl std::fmt::Display) {
         let _ = writeln!(std::io::stderr(), "{line}");
     }
+}
+
+fn write(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| Error::new(error.kind(), format!("standard output cannot be written: {error}")))
 }

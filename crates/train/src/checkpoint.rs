@@ -17,6 +17,7 @@ use std::path::Path;
 
 use data::Vocabulary;
 use kernels::packed::WeightType;
+use model::checkpoint::present;
 use model::engine::{EngineWeights, PACKED_FILE, read_packed, write_packed};
 use model::{Decoder, DecoderConfig, LoraSpec};
 use objective::{HeadsSpec, Method, Objective, ParallelHeads, Registers};
@@ -53,7 +54,7 @@ impl Checkpoint {
         let decoder = Decoder::find(&config, &params)?;
         let objective = read_objective(folder, &decoder, &mut params)?;
         let adapter = folder.join(ADAPTER);
-        let lora = match LoraSpec::is_in(&adapter) {
+        let lora = match LoraSpec::is_in(&adapter)? {
             true => {
                 let base = digest(&params, &config);
                 Some(LoraSpec::read(&adapter, &config, &mut params, &base)?)
@@ -213,7 +214,7 @@ const TEMPLATE_DIGEST: &str = "sakiyomi.chat_template";
 /// Refuses weights that say that they were trained with another chat template than the one beside them.
 fn check_template(folder: &Path, vocabulary: &Vocabulary) -> Result<()> {
     let weights = folder.join(WEIGHTS);
-    if !weights.is_file() {
+    if !present(&weights)? {
         return Ok(());
     }
     let metadata = model::checkpoint::read_metadata(&weights)?;
@@ -230,7 +231,7 @@ fn check_template(folder: &Path, vocabulary: &Vocabulary) -> Result<()> {
 /// accidents, not against forgers.
 pub(crate) fn tokenizer_digest(folder: &Path) -> Result<Option<String>> {
     let file = if folder.is_file() { folder.to_owned() } else { folder.join(TOKENIZER) };
-    if !file.is_file() {
+    if !present(&file)? {
         return Ok(None);
     }
     let bytes = fs_err::read(file)?;
@@ -240,7 +241,7 @@ pub(crate) fn tokenizer_digest(folder: &Path) -> Result<Option<String>> {
 /// Refuses weights that say that they were trained with another tokenizer than the one beside them.
 fn check_tokenizer_file(folder: &Path) -> Result<()> {
     let weights = folder.join(WEIGHTS);
-    if !weights.is_file() {
+    if !present(&weights)? {
         return Ok(());
     }
     let metadata = model::checkpoint::read_metadata(&weights)?;
@@ -295,10 +296,15 @@ pub(crate) fn read_added(
     if !wanted.is_none_or(of_the_same_weights) {
         return Ok(None);
     }
-    match &added {
-        Added::Heads(spec) => spec.validate(decoder.config.layers)?,
-        Added::Registers(spec) => spec.validate()?,
-    }
+    let valid = match &added {
+        Added::Heads(spec) => spec.validate(decoder.config.layers),
+        Added::Registers(spec) => spec.validate(),
+    };
+    valid.map_err(|error| {
+        let reason = error.to_string();
+        let reason = reason.strip_prefix("objective.").map_or(reason.clone(), str::to_owned);
+        Error::Json { file: folder.join(mtp::FILE), reason }
+    })?;
     // Weights that are packed cannot be compared with those that the heads were trained on.
     let whole = params.values() > 0;
     if whole && mtp.trunk.is_some_and(|trunk| trunk != digest(params, &decoder.config)) {
@@ -309,7 +315,7 @@ pub(crate) fn read_added(
         Added::Registers(_) => Registers::tensors(decoder.config.width),
     };
     let file = folder.join(HEAD_WEIGHTS);
-    let mut found = if expected.is_empty() { Vec::new() } else { read_named(&file)? };
+    let mut found = if expected.is_empty() && !present(&file)? { Vec::new() } else { read_named(&file)? };
     for (name, shape) in expected {
         let Some(place) = found.iter().position(|tensor| tensor.name == name) else {
             return Err(Error::Tensor { file, tensor: name, problem: "is missing".to_owned() });
@@ -331,7 +337,7 @@ pub(crate) fn read_added(
 }
 
 fn read_named(file: &Path) -> Result<Vec<model::checkpoint::NamedTensor>> {
-    if !file.is_file() {
+    if !present(file)? {
         return Err(Error::MissingFile { file: file.to_owned() });
     }
     Ok(model::checkpoint::read_file_tensors(file)?)

@@ -189,6 +189,12 @@ pub enum Error {
         depth: usize,
     },
 
+    /// Text of which no target stands for a byte.
+    #[error(
+        "the tokenizer can spell nothing of the text to evaluate on: take text of the kind that it was made for, or another model"
+    )]
+    NothingSpelt,
+
     /// A tokenizer has more tokens than the model knows.
     #[error(
         "the tokenizer has {tokens} tokens and the embedding {rows} rows: use the tokenizer that belongs to the model"

@@ -65,7 +65,8 @@ impl HeldOut {
     /// with targets up to `lookahead` tokens ahead.
     ///
     /// # Errors
-    /// When a depth has no target in these batches (a loss of nothing would look perfect), or tokens cannot be read.
+    /// When a depth has no target in these batches (a loss of nothing would look perfect), no target stands for a byte of text
+    /// (as would bits per byte of nothing), or tokens cannot be read.
     pub fn new(
         corpus: &Arc<Corpus>,
         documents: &[usize],
@@ -84,6 +85,9 @@ impl HeldOut {
         }
         if let Some(index) = empty.iter().position(|&empty| empty) {
             return Err(Error::NothingHeldOut { depth: index + 1 });
+        }
+        if bytes == 0 {
+            return Err(Error::NothingSpelt);
         }
         Ok(Self {
             bytes,
@@ -183,7 +187,7 @@ impl HeldOut {
     fn evaluation(&self, sums: &[LossSum]) -> Evaluation {
         let loss: Vec<f64> = sums.iter().map(mean_loss).collect();
         let nats = sums.first().map_or(0.0, |sum| mean_loss(sum) * sum.targets as f64);
-        let bits_per_byte = nats / std::f64::consts::LN_2 / self.bytes.max(1) as f64;
+        let bits_per_byte = nats / std::f64::consts::LN_2 / self.bytes as f64;
         Evaluation {
             loss,
             accuracy: sums.iter().map(accuracy).collect(),

@@ -61,10 +61,11 @@ pub fn forecast(config: &RunConfig, resume: bool, watch: Watch) -> Result<Foreca
     let mut notes = folder.check(config, resume)?;
     check_place(folder.path())?;
     let plan = plan(config)?;
-    let scratch = tempfile::tempdir()?;
+    let scratch = data::temporary_folder()?;
     let began = Instant::now();
     let mut trial = Trial::begin(config, &folder, resume, scratch.path(), watch)?;
     let reading = began.elapsed().as_secs_f64();
+    notes.extend(config.doubts());
     notes.append(&mut trial.data.notes);
 
     let depths = config.depths();
@@ -82,16 +83,15 @@ pub fn forecast(config: &RunConfig, resume: bool, watch: Watch) -> Result<Foreca
         None => config.train.steps,
         Some(seconds) => done.max((seconds / step_seconds).ceil() as usize),
     };
-    let counted =
-        |every: usize| (done + 1..=end).filter(|&step| step == end || every > 0 && step % every == 0).count();
+    let counted = |every: usize| count_due(every, done, end);
     let (evaluations, saves) = (counted(config.evaluation.every), counted(config.checkpoint.every));
     // Heads cost about the same each, so that a step of k depths lies on the line between 1 and all.
     let share = |step: usize| (depths_at(config, step) - 1) as f64 / (depths - 1).max(1) as f64;
     let step_of = |step: usize| first_depth_seconds + (step_seconds - first_depth_seconds) * share(step);
-    let steps: f64 = match depths {
-        1 => (end - done.min(end)) as f64 * step_seconds,
-        _ => (done + 1..=end).map(step_of).sum(),
-    };
+    // From the step on in which the last depth joins, all cost the same.
+    let all_depths = config.objective.curriculum_steps.saturating_mul(depths - 1).min(end);
+    let joining: f64 = (done + 1..=all_depths).map(step_of).sum();
+    let steps = joining + end.saturating_sub(all_depths.max(done)) as f64 * step_seconds;
     let seconds = reading
         + steps
         + evaluations as f64 * (evaluation_seconds + best_seconds)
@@ -111,6 +111,13 @@ pub fn forecast(config: &RunConfig, resume: bool, watch: Watch) -> Result<Foreca
         plan,
         notes,
     })
+}
+
+/// Steps after `done` at which something is due that comes after every so many (0: never) and after the last step, `end`.
+fn count_due(every: usize, done: usize, end: usize) -> usize {
+    let multiples = |step: usize| step.checked_div(every).unwrap_or(0);
+    let at_the_end = end > done && (every == 0 || !end.is_multiple_of(every));
+    multiples(end).saturating_sub(multiples(done)) + usize::from(at_the_end)
 }
 
 /// A run that leaves nothing behind.
@@ -145,12 +152,12 @@ impl<'a> Trial<'a> {
         let interrupted = if resume { newest_whole(config, folder)? } else { None };
         let Some(found) = interrupted else {
             let checkpoint = start(config)?.checkpoint;
-            let data = prepare(&reading, &checkpoint.vocabulary, watch)?;
+            let data = prepare(&reading, &checkpoint.vocabulary, watch).map_err(of_scratch)?;
             let state = TrainerState::new(data.training.state(), data.held_out.fingerprint());
             let stepper = Stepper::new(&checkpoint.params, &config.train);
             return Ok(Self { config, checkpoint, stepper, state, data });
         };
-        let mut data = prepare(&reading, &found.checkpoint.vocabulary, watch)?;
+        let mut data = prepare(&reading, &found.checkpoint.vocabulary, watch).map_err(of_scratch)?;
         found.state.fits(&mut data)?;
         data.notes.extend(found.note);
         let (checkpoint, stepper, state) = (found.checkpoint, found.stepper, found.state);
@@ -224,6 +231,16 @@ impl<'a> Trial<'a> {
     }
 }
 
+/// The tokens of a trial lie in the folder for temporary files, wherever those of the run will be.
+fn of_scratch(error: Error) -> Error {
+    match error {
+        Error::Data(data::Error::TokensNotWritten { folder, reason, .. }) => {
+            Error::Data(data::Error::TokensNotWritten { folder, temporary: true, reason })
+        }
+        error => error,
+    }
+}
+
 /// Refuses a place where no folder can be made.
 fn check_place(folder: &Path) -> Result<()> {
     let mut standing = folder.ancestors().filter(|path| !path.as_os_str().is_empty() && path.exists());
@@ -247,4 +264,19 @@ fn bytes_below(folder: &Path) -> Result<u64> {
         };
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_is_counted_as_the_run_does_it() {
+        for (every, done, end) in
+            [(0, 0, 5), (0, 5, 5), (1, 0, 5), (2, 0, 5), (2, 1, 6), (7, 0, 5), (5, 3, 20), (3, 9, 4)]
+        {
+            let due = (done + 1..=end).filter(|&step| step == end || every > 0 && step % every == 0);
+            assert_eq!(count_due(every, done, end), due.count(), "{every}, {done}, {end}");
+        }
+    }
 }

@@ -133,6 +133,7 @@ fn tokens(
     if let CacheOutcome::NotKept(reason) = outcome {
         notes.push(format!("the tokens could not be kept for the next run: {reason}"));
     }
+    notes.extend(corpus.loss_note());
     Ok(corpus)
 }
 

@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
             events.write(Event::Resumed { step: state.step, steps: config.train.steps })?;
         }
         observer.started(&sizes, &origin, state.step);
-        data.notes.iter().for_each(|note| observer.note(note));
+        config.doubts().iter().chain(&data.notes).for_each(|note| observer.note(note));
         let (done_before, seconds_before) = (state.step, state.seconds);
         Ok(Self {
             config,
@@ -269,7 +269,7 @@ impl<'a> Run<'a> {
     }
 
     fn note_step(&mut self, event: &StepEvent) -> Result<()> {
-        if !self.folder.holds_a_run() {
+        if !self.folder.is_there() {
             let folder = self.folder.path().to_owned();
             return Err(Error::Vanished { step: event.step, folder });
         }
@@ -319,7 +319,7 @@ impl<'a> Run<'a> {
     /// Says of an error in writing what is left of the run.
     fn not_written(&self, error: Error) -> Error {
         match error {
-            Error::Io(_) | Error::Model(_) | Error::Data(_) if !self.folder.holds_a_run() => {
+            Error::Io(_) | Error::Model(_) | Error::Data(_) if !self.folder.is_there() => {
                 Error::Vanished { step: self.state.step, folder: self.folder.path().to_owned() }
             }
             Error::Io(_) | Error::Model(_) | Error::Data(_) => Error::NotWritten {

@@ -1,6 +1,5 @@
 //! The folder of a run: `run.toml`, `events.jsonl`, `tensorboard`, and in `checkpoints` `last`, `best` and `step-N`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::config::RunConfig;
@@ -77,8 +76,13 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
-    /// Whether a run was started here.
+    /// Whether a run was started here. A run file alone may be the one that somebody wrote.
     pub fn holds_a_run(&self) -> bool {
+        self.is_there() && self.events().exists()
+    }
+
+    /// Whether what a run wrote at first is still there.
+    pub(crate) fn is_there(&self) -> bool {
         self.run_file().exists()
     }
 
@@ -88,6 +92,14 @@ impl RunFolder {
         if !resume {
             return match self.holds_a_run() {
                 true => Err(Error::RunExists { folder: self.path.clone() }),
+                // It would be replaced, with all its comments.
+                false if self.is_there() => Err(Error::Setting {
+                    key: "run.folder".to_owned(),
+                    problem: format!(
+                        "is {}, which has a run.toml that no run wrote: name another folder",
+                        self.path.display()
+                    ),
+                }),
                 false => Ok(Vec::new()),
             };
         }
@@ -111,11 +123,7 @@ impl RunFolder {
     /// Creates the folder and stores the resolved run file; a crash leaves the old file or the new one.
     pub(crate) fn store(&self, config: &RunConfig) -> Result<()> {
         fs_err::create_dir_all(self.checkpoints())?;
-        let mut file = data::unfinished_file(&self.path)?;
-        file.write_all(config.to_toml().as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(self.run_file()).map_err(|error| error.error)?;
-        Ok(())
+        Ok(data::write_whole(&self.run_file(), config.to_toml().as_bytes())?)
     }
 }
 
@@ -138,6 +146,10 @@ mod tests {
         folder.check(&config(), false).unwrap();
         folder.store(&config()).unwrap();
         let message = folder.check(&config(), false).unwrap_err().to_string();
+        assert!(message.contains("a run.toml that no run wrote"), "{message}");
+        assert!(folder.check(&config(), true).unwrap_err().to_string().contains("holds no run"));
+        fs_err::write(folder.events(), "").unwrap();
+        let message = folder.check(&config(), false).unwrap_err().to_string();
         assert!(message.contains("--resume") && message.contains("run.folder"), "{message}");
         folder.check(&config(), true).unwrap();
     }
@@ -147,6 +159,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let folder = RunFolder::new(temporary.path());
         folder.store(&config()).unwrap();
+        fs_err::write(folder.events(), "").unwrap();
         let mut other = config();
         other.train.steps += 5;
         other.run.threads = 1;

@@ -178,7 +178,7 @@ pub fn start(config: &RunConfig) -> Result<Start> {
             (decoder, params, None, "a new model".to_owned())
         }
         Some(folder) => {
-            if LoraSpec::is_in(&folder.join(checkpoint::ADAPTER)) {
+            if LoraSpec::is_in(&folder.join(checkpoint::ADAPTER))? {
                 let problem =
                     format!("is {}, whose adapter must be merged first: sakiyomi merge", folder.display());
                 return setting("model.init", problem);

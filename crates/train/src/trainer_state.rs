@@ -82,7 +82,7 @@ impl TrainerState {
     /// The state in `checkpoint`, which is one of `run`'s.
     pub(crate) fn read(checkpoint: &Path, run: &RunFolder) -> Result<Self> {
         let file = checkpoint.join(FOLDER).join(STATE);
-        if !file.is_file() {
+        if !model::checkpoint::present(&file)? {
             return Err(Error::MissingFile { file });
         }
         let refuse = |reason: String| Error::Json { file: file.clone(), reason };
@@ -143,7 +143,7 @@ impl TrainerState {
         optimiser: &mut Optimiser,
     ) -> Result<()> {
         let file = checkpoint.join(FOLDER).join(MOMENTS);
-        if !file.is_file() {
+        if !model::checkpoint::present(&file)? {
             return Err(Error::MissingFile { file });
         }
         let mut moments = std::collections::HashMap::new();

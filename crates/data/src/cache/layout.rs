@@ -1,7 +1,7 @@
 //! The layout of a file of tokens. All numbers are little-endian.
 //!
 //! A head of 32 bytes (magic, digest of the sources' sizes and times, bytes per token), the tokens, 32 bytes for
-//! each document, the names of the origins, and a tail of 48 bytes: the counts, and a digest of everything but the
+//! each document, the names of the origins, and a tail of 56 bytes: the counts, and a digest of everything but the
 //! tokens, which have one for each document.
 
 use std::fs::File;
@@ -19,11 +19,11 @@ use crate::source::TextFile;
 use crate::token_file::{TokenFile, Width, write_tokens};
 
 /// Changes when the layout does.
-const MAGIC: &[u8; 8] = b"sakitok2";
+const MAGIC: &[u8; 8] = b"sakitok3";
 
 const HEAD_BYTES: u64 = 32;
 const ENTRY_BYTES: u64 = 32;
-const TAIL_BYTES: u64 = 48;
+const TAIL_BYTES: u64 = 56;
 
 /// Tokens that are checked at once.
 const TOKENS_AT_ONCE: usize = 1 << 20;
@@ -36,6 +36,7 @@ pub(super) struct Writer {
     entries: Vec<Entry>,
     origins: Vec<Origin>,
     tokens: u64,
+    lost_bytes: u64,
 }
 
 impl Writer {
@@ -56,6 +57,7 @@ impl Writer {
             entries: Vec::new(),
             origins,
             tokens: 0,
+            lost_bytes: 0,
         };
         writer.put(MAGIC)?;
         writer.put(&sources.to_le_bytes())?;
@@ -63,10 +65,11 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Appends a document.
-    pub(super) fn document(&mut self, document: &Document, tokens: &[u32]) -> Result<()> {
+    /// Appends a document, `lost` bytes of whose text its tokens do not give back.
+    pub(super) fn document(&mut self, document: &Document, tokens: &[u32], lost: u64) -> Result<()> {
         write_tokens(tokens, self.width, &mut self.writer)?;
         self.tokens += tokens.len() as u64;
+        self.lost_bytes += lost;
         self.entries.push(Entry {
             end: self.tokens,
             digest: of_tokens(tokens),
@@ -91,14 +94,15 @@ impl Writer {
             self.put(text.as_bytes())?;
             names += 8 + text.len() as u64;
         }
-        for count in [self.tokens, entries.len() as u64, origins.len() as u64, names] {
+        for count in [self.tokens, entries.len() as u64, origins.len() as u64, names, self.lost_bytes] {
             self.put(&count.to_le_bytes())?;
         }
         let digest = self.digest.value();
         self.writer.write_all(&digest.to_le_bytes())?;
         let file = self.writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         let tokens = TokenFile::new(file, path, self.width, HEAD_BYTES);
-        Ok(Corpus { tokens: Tokens::File(tokens), entries, origins, answered: false })
+        let lost_bytes = self.lost_bytes;
+        Ok(Corpus { tokens: Tokens::File(tokens), entries, origins, answered: false, lost_bytes })
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
@@ -121,12 +125,19 @@ pub(super) fn read(file: File, path: &Path, sources: u128) -> std::result::Resul
     }
     let width = Width::from_bytes(width).ok_or(Reason::Damaged)?;
     let around = Around::read(reader, &head, width).map_err(|_| Reason::Damaged)?;
-    let Some((entries, origins)) = around else { return Err(Reason::Damaged) };
+    let Some(Found { entries, origins, lost_bytes }) = around else { return Err(Reason::Damaged) };
     let tokens = TokenFile::new(file, path, width, HEAD_BYTES);
     if !tokens_are_whole(&tokens, &entries) {
         return Err(Reason::Damaged);
     }
-    Ok(Corpus { tokens: Tokens::File(tokens), entries, origins, answered: false })
+    Ok(Corpus { tokens: Tokens::File(tokens), entries, origins, answered: false, lost_bytes })
+}
+
+/// What stands around the tokens.
+struct Found {
+    entries: Vec<Entry>,
+    origins: Vec<Origin>,
+    lost_bytes: u64,
 }
 
 /// Reads behind the tokens, taking in all that the digest covers.
@@ -137,13 +148,13 @@ struct Around<R> {
 
 impl<R: Read + Seek> Around<R> {
     /// `None` if the parts do not fit together.
-    fn read(mut reader: R, head: &[u8], width: Width) -> Result<Option<(Vec<Entry>, Vec<Origin>)>> {
+    fn read(mut reader: R, head: &[u8], width: Width) -> Result<Option<Found>> {
         let length = reader.seek(SeekFrom::End(0))?;
         let Some(tail_at) = length.checked_sub(TAIL_BYTES) else { return Ok(None) };
         reader.seek(SeekFrom::Start(tail_at))?;
         let mut tail = [0; TAIL_BYTES as usize];
         reader.read_exact(&mut tail)?;
-        let [tokens, documents, origins, names, low, high] = numbers(&tail);
+        let [tokens, documents, origins, names, lost_bytes, low, high] = numbers(&tail);
         let entries_at =
             tokens.checked_mul(width.bytes() as u64).and_then(|bytes| bytes.checked_add(HEAD_BYTES));
         let names_at = documents.checked_mul(ENTRY_BYTES).and_then(|bytes| bytes.checked_add(entries_at?));
@@ -161,7 +172,7 @@ impl<R: Read + Seek> Around<R> {
             && entries.is_sorted_by_key(|entry| entry.end)
             && entries.last().map_or(0, |entry| entry.end) == tokens
             && entries.iter().all(|entry| (entry.origin as usize) < origins.len());
-        Ok(fits.then_some((entries, origins)))
+        Ok(fits.then_some(Found { entries, origins, lost_bytes }))
     }
 
     fn entries(&mut self, count: u64) -> Result<Vec<Entry>> {

@@ -1,6 +1,6 @@
 //! Reading and writing the tokenizer files of a checkpoint folder.
 
-use std::io::{Read as _, Write as _};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::Value;
@@ -19,7 +19,7 @@ const COMPANIONS: [&str; 4] =
 /// Names that published tokenizers give the end of a document, for a `tokenizer.json` that comes alone.
 const USUAL_ENDS: [&str; 5] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|end|>"];
 
-/// A longer file is no tokenizer, and may be a device without an end.
+/// A longer file is no tokenizer.
 const MOST_BYTES: u64 = 1 << 30;
 
 /// What lies in a folder beside `tokenizer.json`.
@@ -39,16 +39,23 @@ pub(super) fn load(folder_or_file: &Path) -> Result<Option<Loaded>> {
     } else {
         folder_or_file.to_path_buf()
     };
-    if !path.exists() {
-        return Err(Error::Missing { path });
-    }
-    let mut bytes = Vec::new();
-    fs_err::File::open(&path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST_BYTES {
-        let reason = format!("is longer than {MOST_BYTES} bytes");
-        return Err(Error::Tokenizer { path, reason });
-    }
+    let Some(bytes) = beside(&path)? else { return Err(Error::Missing { path }) };
     parse(bytes, &path, Beside::read)
+}
+
+/// The bytes of a file; `None` if nothing is there.
+fn beside(path: &Path) -> Result<Option<Vec<u8>>> {
+    let refuse = |reason: String| Err(Error::Tokenizer { path: path.to_owned(), reason });
+    match fs_err::metadata(path) {
+        Ok(metadata) if metadata.len() > MOST_BYTES => refuse(format!("is longer than {MOST_BYTES} bytes")),
+        Ok(metadata) if metadata.is_file() => Ok(Some(fs_err::read(path)?)),
+        Ok(_) => refuse("is no file: put the file there, or take this away".to_owned()),
+        Err(_) if path.is_symlink() => refuse(
+            "is a symbolic link that leads in a circle or to nothing: put the file itself there".to_owned(),
+        ),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Calls the `tokenizers` crate; its panics and errors are about the file `path`.
@@ -99,26 +106,35 @@ fn parse(bytes: Vec<u8>, path: &Path, beside: impl Fn(&Path) -> Result<Beside>) 
     let mut files = vec![("tokenizer.json".to_owned(), bytes)];
     files.extend(companions);
     let byte_level = is_byte_level(&parsed["decoder"]);
+    let unknown = find_unknown(&tokenizer, &parsed["model"]);
     let chat_template = chat_template(&files);
     let path = path.to_owned();
-    Ok(Some(Loaded { tokenizer, path, begin, ends, size, byte_level, fingerprint, files, chat_template }))
+    Ok(Some(Loaded {
+        tokenizer,
+        path,
+        begin,
+        ends,
+        size,
+        byte_level,
+        unknown,
+        fingerprint,
+        files,
+        chat_template,
+    }))
 }
 
 impl Beside {
     fn read(folder: &Path) -> Result<Self> {
         let json = |name: &str| -> Result<Value> {
-            let path = folder.join(name);
-            if !path.is_file() {
-                return Ok(Value::Null);
-            }
-            serde_json::from_slice(&fs_err::read(&path)?)
-                .map_err(|error| Error::Tokenizer { path, reason: format!("is not JSON: {error}") })
+            let Some(bytes) = beside(&folder.join(name))? else { return Ok(Value::Null) };
+            serde_json::from_slice(&bytes).map_err(|error| Error::Tokenizer {
+                path: folder.join(name),
+                reason: format!("is not JSON: {error}"),
+            })
         };
         let mut companions = Vec::new();
         for name in COMPANIONS {
-            if folder.join(name).is_file() {
-                companions.push((name.to_owned(), fs_err::read(folder.join(name))?));
-            }
+            companions.extend(beside(&folder.join(name))?.map(|bytes| (name.to_owned(), bytes)));
         }
         Ok(Self {
             tokenizer_config: json("tokenizer_config.json")?,
@@ -132,6 +148,12 @@ impl Beside {
 fn is_byte_level(decoder: &Value) -> bool {
     let within = decoder["decoders"].as_array().is_some_and(|decoders| decoders.iter().any(is_byte_level));
     decoder["type"] == "ByteLevel" || within
+}
+
+/// The token that stands for characters that have none: most models give its text, unigram models its id.
+fn find_unknown(tokenizer: &Tokenizer, model: &Value) -> Option<u32> {
+    let id = model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok());
+    id.or_else(|| tokenizer.token_to_id(model["unk_token"].as_str()?))
 }
 
 /// The token that the tokenizer itself puts before a text.
@@ -179,10 +201,7 @@ fn named_token(tokenizer: &Tokenizer, name: &Value) -> Option<u32> {
 pub(super) fn save(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
     fs_err::create_dir_all(folder)?;
     for (name, bytes) in files {
-        let mut file = crate::unfinished::unfinished_file(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(folder.join(name)).map_err(|error| error.error)?;
+        crate::unfinished::write_whole(&folder.join(name), bytes)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! A vocabulary read from `tokenizer.json`, on the `tokenizers` crate.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -31,6 +32,8 @@ pub(super) struct Loaded {
     pub(super) size: usize,
     /// Whether the characters of a token stand for bytes, as in GPT-2.
     pub(super) byte_level: bool,
+    /// The token that stands for characters that have none.
+    pub(super) unknown: Option<u32>,
     pub(super) fingerprint: String,
     /// Names and contents, as read.
     pub(super) files: Vec<(String, Vec<u8>)>,
@@ -58,12 +61,22 @@ impl Loaded {
         guarded(&self.path, || self.tokenizer.decode(ids, true))
     }
 
+    pub(super) fn lost_bytes(&self, text: &str, ids: &[u32]) -> Result<u64> {
+        let known: Vec<u32> = ids.iter().copied().filter(|&id| Some(id) != self.unknown).collect();
+        // A text may itself name special tokens, which then stand for it.
+        let given_back = guarded(&self.path, || self.tokenizer.decode(&known, false))?;
+        Ok(missing_bytes(text, &given_back))
+    }
+
     pub(super) fn special_name(&self, id: u32) -> Option<String> {
         let name = self.tokenizer.id_to_token(id)?;
         self.tokenizer.get_added_vocabulary().is_special_token(&name).then_some(name)
     }
 
     pub(super) fn token_bytes(&self, id: u32) -> usize {
+        if Some(id) == self.unknown {
+            return 0;
+        }
         // A token that is decoded alone may lose its space or be half a character.
         let Some(name) = self.tokenizer.id_to_token(id) else { return 0 };
         if self.tokenizer.get_added_vocabulary().is_special_token(&name) {
@@ -94,4 +107,20 @@ impl Loaded {
         }
         files
     }
+}
+
+/// Bytes of the characters of `text` that `other` has not, or has fewer times.
+fn missing_bytes(text: &str, other: &str) -> u64 {
+    if text == other {
+        return 0;
+    }
+    let mut counts: HashMap<char, i64> = HashMap::new();
+    text.chars().for_each(|character| *counts.entry(character).or_default() += 1);
+    for character in other.chars() {
+        if let Some(count) = counts.get_mut(&character) {
+            *count -= 1;
+        }
+    }
+    let missing = counts.into_iter().filter(|(_, count)| *count > 0);
+    missing.map(|(character, count)| character.len_utf8() as u64 * count as u64).sum()
 }

@@ -1,6 +1,8 @@
 //! A vocabulary of the user's own: byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019),
 //! learnt by the `tokenizers` library.
 
+use std::ops::RangeInclusive;
+
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
@@ -18,17 +20,18 @@ pub const SAMPLE_BYTES: u64 = 100_000_000;
 /// Ends every document.
 const END: &str = "<|endoftext|>";
 
-/// One id for every byte and one for the end of a document.
-const FEWEST: usize = 257;
-
-/// More than any published vocabulary has.
-const MOST: usize = 1 << 20;
+/// Ids that a vocabulary can have: at least one for every byte and one for the end of a document, and at most more than any
+/// published vocabulary has.
+pub const SIZES: RangeInclusive<usize> = 257..=1 << 20;
 
 /// A pair that occurs once is no pattern.
 const FEWEST_OCCURRENCES: u64 = 2;
 
 /// Text that the library looks at in one piece: it needs many bytes for each.
 const PIECE_BYTES: usize = 1 << 16;
+
+/// Fewest bytes of text to look at: a sample has at least one piece.
+pub const LEAST_SAMPLE_BYTES: u64 = PIECE_BYTES as u64;
 
 /// A vocabulary that was learnt.
 #[derive(Clone, Debug)]
@@ -57,15 +60,21 @@ pub struct SampleSize {
 ///
 /// # Errors
 ///
-/// If the size is out of range or the source cannot be read.
+/// If a size is out of range or the source cannot be read.
 pub fn train_tokenizer(
     source: &Source,
     size: usize,
     most_bytes: u64,
     progress: &mut (dyn FnMut(SampleSize) + Send),
 ) -> Result<TrainedTokenizer> {
-    if !(FEWEST..=MOST).contains(&size) {
-        return Err(Error::Setting(format!("a vocabulary of {size} ids: give {FEWEST} to {MOST}")));
+    if !SIZES.contains(&size) {
+        let (least, most) = SIZES.into_inner();
+        return Err(Error::Setting(format!("a vocabulary of {size} ids: give {least} to {most}")));
+    }
+    if most_bytes < LEAST_SAMPLE_BYTES {
+        return Err(Error::Setting(format!(
+            "a sample of {most_bytes} bytes: give at least {LEAST_SAMPLE_BYTES}"
+        )));
     }
     let mut trainer = BpeTrainer::builder()
         .show_progress(false)

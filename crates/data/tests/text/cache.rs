@@ -172,3 +172,29 @@ fn whoever_watches_is_told_how_far_it_is_and_may_stop() {
     assert_eq!(whole.unwrap().0.token_count() as u64, 2 * bytes + 8);
     assert!(load(1).1.is_empty(), "what is kept is not tokenised again");
 }
+
+#[test]
+fn what_was_lost_is_kept_with_the_tokens() {
+    let model = r#"{"type": "WordLevel", "unk_token": "?", "vocab": {"a": 0, "b": 1, "?": 2}}"#;
+    let tokenizer = format!(
+        r#"{{"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": {{"type": "WhitespaceSplit"}},
+        "post_processor": null, "decoder": null, "model": {model}}}"#
+    );
+    let vocabulary = Vocabulary::parse(tokenizer.as_bytes()).unwrap();
+    let folder = folder(&[
+        ("a.jsonl", b"{\"text\": \"a b\"}\n{\"text\": \"a xyz b\"}"),
+        ("b.jsonl", b"{\"text\": \"b\"}"),
+    ]);
+    let load = |name: &str| {
+        let source = Source::path(folder.path().join(name));
+        load_or_build(Some(&folder.path().join("cache")), &source, &vocabulary).unwrap()
+    };
+    for written in [true, false] {
+        let (corpus, outcome) = load("a.jsonl");
+        assert_eq!(matches!(outcome, CacheOutcome::Written(..)), written);
+        // A space between the second pair of words joins them again, and xyz with one of the spaces around it is gone.
+        assert_eq!(corpus.lost_bytes(), (3 + 7, 4));
+        assert!(corpus.loss_note().unwrap().contains("4 of the 10 bytes of the text (40.00 %)"));
+    }
+    assert_eq!(load("b.jsonl").0.loss_note(), None);
+}

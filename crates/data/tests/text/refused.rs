@@ -1,7 +1,7 @@
 //! Text that cannot be used: one line each, with its place.
 
 use sakiyomi_data::documents::MOST_DOCUMENT_BYTES;
-use sakiyomi_data::{Error, Source};
+use sakiyomi_data::{Error, Examples, Source};
 
 use crate::support::{folder, refusal, texts};
 
@@ -54,9 +54,20 @@ fn bad_input_is_named() {
 }
 
 #[test]
-fn an_escaped_nul_was_meant() {
-    let folder = folder(&[("a.jsonl", b"{\"text\": \"a\\u0000b\"}")]);
-    assert_eq!(texts(&Source::path(folder.path())), ["a\0b"]);
+fn an_escaped_nul_is_a_nul() {
+    let folder = folder(&[
+        ("text.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"a\\u0000b\"}"),
+        ("answers.jsonl", b"{\"prompt\": \"a\", \"completion\": \"\\u0000\"}"),
+    ]);
+    let text = refusal(&Source::path(folder.path().join("text.jsonl")));
+    assert!(text.contains("text.jsonl:2: a NUL character"), "{text}");
+    let examples = Examples::Prompts {
+        prompt: "prompt".to_owned(),
+        completion: "completion".to_owned(),
+        prompt_end: "=".to_owned(),
+    };
+    let answers = refusal(&Source { examples, ..Source::path(folder.path().join("answers.jsonl")) });
+    assert!(answers.contains("answers.jsonl:1: a NUL character"), "{answers}");
 }
 
 #[test]

@@ -35,7 +35,9 @@ fn a_learnt_vocabulary_holds_any_text_and_is_the_same_again() {
 
 #[test]
 fn a_large_text_is_sampled_throughout() {
-    let lines: String = (0..2000).map(|number| format!("{{\"text\": \"word{number}\"}}\n")).collect();
+    let lines: String = (0..2000)
+        .map(|number| format!("{{\"text\": \"{} word{number}\"}}\n", "and so on, ".repeat(40)))
+        .collect();
     let folder = folder(&[("a.jsonl", lines.as_bytes())]);
     let mut told = 0;
     let most = lines.len() as u64 / 10;
@@ -53,4 +55,6 @@ fn what_cannot_be_learnt_is_named() {
     assert!(refused(256).contains("256 ids: give 257 to"));
     assert!(refused(1 << 30).contains("give 257 to"));
     assert!(refused(300).contains("a.jsonl:2"));
+    let little = train_tokenizer(&source, 300, 65_535, &mut |_| {}).unwrap_err().to_string();
+    assert!(little.contains("a sample of 65535 bytes: give at least 65536"), "{little}");
 }

@@ -55,6 +55,12 @@ impl ExitDrafter {
             return Err(Error::setting("speculate", format!("{longest} tokens: give 1 to {LONGEST}")));
         }
         match (rule, &probe) {
+            (Rule::Response(lead), _) if !(-1.0..=1.0).contains(&lead) => {
+                return Err(Error::setting(
+                    "exit-threshold",
+                    format!("{lead}: give a probability from 0 to 1, or -1 to draft always"),
+                ));
+            }
             (Rule::Probe, Some(_)) | (Rule::Response(_), _) => {}
             _ => return Err(Error::setting("exit-rule", "give a threshold, or a probe".to_owned())),
         }

@@ -19,10 +19,10 @@ pub use crate::families::{
 pub use folder::{recover_folder, replace_folder, replace_folder_keeping};
 pub use header::{Entry, Header, parse_header};
 pub use index::parse_index;
+pub use link::present;
 pub use read::{NamedTensor, read_file_tensors, read_metadata, read_params};
 pub use write::{write_file, write_params, write_tensors};
 
 pub(crate) use header::read_header;
-pub(crate) use link::present;
 pub(crate) use read::{Stored, stored_names};
 pub(crate) use storage::keeps_names;

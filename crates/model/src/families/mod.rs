@@ -101,6 +101,7 @@ fn read_with(map: &Map<String, Value>, file: &Path, folder: &Path) -> Result<Dec
             config.end_tokens = tokens;
         }
     }
+    config.validate().map_err(|error| Error::Json { file: file.to_owned(), reason: error.to_string() })?;
     if config.family == Family::Gpt2 {
         // A damaged header is reported by whoever reads the weights.
         let names = stored_names(folder).unwrap_or_default();

@@ -101,7 +101,8 @@ impl MainJobFigures {
             acceptance_chart(decoding),
             round_cost_chart(decoding),
         ];
-        let mut blocks = vec![Block::Text(intro), Block::Charts(charts), Block::Table(decoding_table(decoding))];
+        let mut blocks =
+            vec![Block::Text(intro), Block::Charts(charts), Block::Table(decoding_table(decoding))];
         if !decoding.texts.is_empty() {
             blocks.push(Block::Table(text_table(&decoding.texts)));
         }

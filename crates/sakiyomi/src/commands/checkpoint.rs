@@ -19,6 +19,9 @@ use crate::arguments::{DraftSource, ExitDraft, Packing};
 /// Tokens that early layers draft at most.
 const EXIT_LONGEST: usize = 6;
 
+/// The lead of the first choice over the second with which early layers go on drafting, where nothing else is asked.
+const EXIT_THRESHOLD: f64 = 0.5;
+
 const LOOKUP: Lookup = Lookup { longest: 8, most_matching: 3 };
 
 /// A checkpoint, its weights packed, and threads to decode with.
@@ -76,6 +79,8 @@ impl Loaded {
     pub fn with_exit(mut self, source: DraftSource, exit: &ExitDraft, folder: &Path) -> anyhow::Result<Self> {
         if source == DraftSource::Exit {
             self.exit = Some(exit.drafter(self.checkpoint.decoder.config.layers, folder)?);
+        } else if let Some(flag) = exit.typed() {
+            anyhow::bail!("{flag} says how early layers draft: it needs --draft exit");
         }
         Ok(self)
     }
@@ -140,6 +145,12 @@ impl Loaded {
         Ok(ids)
     }
 
+    /// Bytes of a prompt that its tokens do not give back: the model does not see them.
+    pub fn lost_bytes(&self, prompt: &str) -> anyhow::Result<u64> {
+        let vocabulary = &self.checkpoint.vocabulary;
+        Ok(vocabulary.lost_bytes(prompt, &vocabulary.encode(prompt)?)?)
+    }
+
     /// Tokens of a question as the checkpoint's chat template writes it, up to where the answer begins.
     pub fn encode_chat(&self, question: &str) -> anyhow::Result<Vec<u32>> {
         let vocabulary = &self.checkpoint.vocabulary;
@@ -162,6 +173,16 @@ impl Loaded {
 }
 
 impl ExitDraft {
+    /// The first flag of these that was typed.
+    fn typed(&self) -> Option<&'static str> {
+        let flags = [
+            ("--exit-layer", self.exit_layer.is_some()),
+            ("--exit-threshold", self.exit_threshold.is_some()),
+            ("--exit-probe", self.exit_probe.is_some()),
+        ];
+        flags.into_iter().find_map(|(flag, typed)| typed.then_some(flag))
+    }
+
     fn drafter(&self, layers: usize, folder: &Path) -> anyhow::Result<ExitDrafter> {
         anyhow::ensure!(
             layers > 1,
@@ -174,7 +195,11 @@ impl ExitDraft {
                 Some(Probe::load(file, &DecoderTaps::load(folder)?)?)
             }
         };
-        let rule = if probe.is_some() { Rule::Probe } else { Rule::Response(self.exit_threshold) };
+        let rule = if probe.is_some() {
+            Rule::Probe
+        } else {
+            Rule::Response(self.exit_threshold.unwrap_or(EXIT_THRESHOLD))
+        };
         Ok(ExitDrafter::new(layers, self.exit_layer.unwrap_or(layers / 2), EXIT_LONGEST, rule, probe)?)
     }
 }

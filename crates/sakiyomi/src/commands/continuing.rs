@@ -34,15 +34,13 @@ pub fn continuations_file(
     interrupt: &Interrupt,
     output: Output,
 ) -> anyhow::Result<Written> {
-    let cannot = |error: std::io::Error| anyhow::anyhow!("{} cannot be written: {error}", file.display());
-    let mut unfinished = data::unfinished_file(data::folder_of(file)).map_err(cannot)?;
+    let mut unfinished = data::Unfinished::begin(file)?;
     let written = write_to(&mut unfinished, loaded, prompts, decoding, interrupt, output)?;
     anyhow::ensure!(
         written.continuations > 0,
         "stopped before the first continuation was whole: nothing is written"
     );
-    unfinished.as_file().sync_all().map_err(cannot)?;
-    unfinished.persist_noclobber(file).map_err(|error| cannot(error.error))?;
+    unfinished.finish_new()?;
     Ok(written)
 }
 

@@ -14,6 +14,8 @@ use train::prepare::split_text;
 use train::{Checkpoint, RunConfig};
 
 use self::story::{Story, Trained};
+use super::new_folder::absent;
+use super::train::quoted;
 use super::{figures, machine};
 use crate::arguments::Demo;
 use crate::failure::Verdict;
@@ -61,10 +63,11 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
     }
     machine::use_threads(threads)?;
     let interrupt = Interrupt::listen(None)?;
-    if demo.text.is_empty() {
-        corpus::write(&folder, demo.seed)?;
-    }
+    let tales = if demo.text.is_empty() { Some(corpus::write(&folder, demo.seed)?) } else { None };
     let outcome = train::train(&config, false, &mut TrainingProgress::new(output, interrupt.clone()));
+    if !train::RunFolder::new(&folder).holds_a_run() {
+        tales.iter().for_each(corpus::Tales::take_back);
+    }
     let outcome = told_as_typed(outcome, &typed)?;
     let stop = |checkpoint: &Path, resume: Option<&RunConfig>| -> anyhow::Result<Verdict> {
         let resume = resume.map(super::train::resume_command);
@@ -77,7 +80,11 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
     }
     let began_heads = std::time::Instant::now();
     let first = Checkpoint::load(&outcome.last)?;
-    let text = split_text(&config, &first.vocabulary, &mut |_| !interrupt.raised())?;
+    let text = split_text(&config, &first.vocabulary, &mut |_| !interrupt.raised());
+    if interrupt.raised() {
+        return stop(&outcome.last, None);
+    }
+    let text = text?;
     let heads_config = heads::config(&config, &outcome);
     let written = heads::write_text(&config, &heads_config, first, &text, threads, &interrupt, output);
     if interrupt.raised() {
@@ -85,7 +92,11 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
     }
     written?;
     let mut progress = TrainingProgress::new(output, interrupt.clone());
-    let learnt = train::train(&heads_config, false, &mut progress)?;
+    let learnt = train::train(&heads_config, false, &mut progress);
+    if learnt.is_err() && interrupt.raised() {
+        return stop(&outcome.last, None);
+    }
+    let learnt = learnt?;
     if !learnt.finished {
         return stop(&learnt.last, Some(&heads_config));
     }
@@ -108,11 +119,7 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
 /// Where the run goes: the folder that was asked for if it is free, else the first free one of the default's names.
 fn free_folder(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(folder) = asked {
-        anyhow::ensure!(
-            !folder.exists(),
-            "--out {}: exists; give another name, or remove it first",
-            folder.display()
-        );
+        absent(folder).map_err(|error| anyhow::anyhow!("--out {error}"))?;
         return Ok(folder.to_owned());
     }
     let names = (1..).map(|number| match number {
@@ -133,7 +140,7 @@ impl Stopped<'_> {
     }
 
     fn text(&self) -> String {
-        let checkpoint = self.checkpoint.display();
+        let checkpoint = quoted(&self.checkpoint.display().to_string());
         match &self.resume {
             Some(resume) => format!("stopped; to finish the training:\n  {resume}"),
             None => format!(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use data::{Examples, Source, load_or_build_watched};
 use kernels::packed::WeightType;
 use model::checkpoint::packed_weights;
+use model::engine::CacheType;
 use serde::Serialize;
 use train::{Checkpoint, Evaluation, HeldOut};
 
@@ -30,6 +31,9 @@ struct Evaluated {
     checkpoint: String,
     documents: usize,
     tokens: usize,
+    /// Bytes of the text, and how many of them no token gives back: bits per byte leave them out.
+    text_bytes: u64,
+    lost_bytes: u64,
     weights: &'static str,
     #[serde(flatten)]
     evaluation: Evaluation,
@@ -44,7 +48,8 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
         return answers::run(eval, task, threads, output);
     }
     // With weights as they decode, or as they train.
-    let packed = eval.packing.weights.is_some() || packed_weights(&eval.checkpoint)?.is_some();
+    let asked = eval.packing.weights.is_some() || eval.packing.cache != CacheType::default();
+    let packed = asked || packed_weights(&eval.checkpoint)?.is_some();
     let loaded = match packed {
         true => Some(Loaded::read_as(&eval.packing, &eval.checkpoint, threads)?),
         false => None,
@@ -74,6 +79,8 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
         true
     })?;
     drop(progress);
+    corpus.loss_note().iter().for_each(|note| output.remark(note));
+    let (text_bytes, lost_bytes) = corpus.lost_bytes();
     let corpus = Arc::new(corpus);
     let documents: Vec<usize> = (0..corpus.documents()).collect();
     // Heads are judged by what they draft, the model by the weights that it decodes with.
@@ -84,6 +91,8 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
         checkpoint: eval.checkpoint.display().to_string(),
         documents: corpus.documents(),
         tokens: held_out.tokens(),
+        text_bytes,
+        lost_bytes,
         weights: loaded.as_ref().map_or(WeightType::F32, Loaded::weight_type).name(),
         evaluation: match &loaded {
             None => held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective)?,

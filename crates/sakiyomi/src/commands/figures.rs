@@ -190,7 +190,11 @@ pub fn of_run(folder: &Path) -> anyhow::Result<MainJobFigures> {
             .map_err(|error| anyhow::anyhow!("{}: {error}; measure the run again", measured.display()));
     }
     let run = train::RunFolder::new(folder);
-    anyhow::ensure!(run.holds_a_run(), "{}: no run in this folder (no run.toml)", folder.display());
+    anyhow::ensure!(
+        run.holds_a_run(),
+        "{}: no run in this folder (no run.toml with events.jsonl)",
+        folder.display()
+    );
     let config = RunConfig::read(&run.run_file(), &[])?;
     let records = train::events::read(&run.events())?;
     let checkpoint = Checkpoint::load(&run.last())?;

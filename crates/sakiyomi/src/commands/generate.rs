@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use decode::{DecodeSettings, GenerateSettings, Generation, SamplingSettings, Statistics, generate};
+use decode::{DecodeSettings, Ending, GenerateSettings, Generation, SamplingSettings, Statistics, generate};
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
@@ -18,7 +18,7 @@ struct Generated<'a> {
     prompt: &'a str,
     text: &'a str,
     tokens: &'a [u32],
-    ending: decode::Ending,
+    ending: Ending,
     draft_length: usize,
     tokens_per_forward: Option<f64>,
     acceptance_per_depth: Vec<Option<f64>>,
@@ -40,6 +40,13 @@ pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Resu
         &arguments.checkpoint,
     )?;
     let ids = if arguments.chat { loaded.encode_chat(&prompt)? } else { loaded.encode(&prompt)? };
+    let lost = loaded.lost_bytes(&prompt)?;
+    if lost > 0 {
+        output.remark(format!(
+            "the tokenizer cannot spell {lost} of the {} bytes of the prompt: the model does not see them",
+            prompt.len()
+        ));
+    }
     anyhow::ensure!(
         !ids.is_empty(),
         "the prompt is empty, and this vocabulary has no token to begin with: give --prompt"
@@ -89,7 +96,12 @@ fn draft_length(arguments: &Generate, longest: usize) -> anyhow::Result<usize> {
             .parse()
             .map_err(|_| anyhow::anyhow!("--speculate {number}: give auto, off or a number of tokens"))?,
     };
-    Ok(if arguments.draft == DraftSource::None { 0 } else { length })
+    if arguments.draft != DraftSource::None {
+        return Ok(length);
+    }
+    let wanted = length > 0 && arguments.speculate != "auto";
+    anyhow::ensure!(!wanted, "--speculate {length}: --draft none drafts nothing; leave one of them out");
+    Ok(0)
 }
 
 fn show(
@@ -123,6 +135,13 @@ fn show(
         output.result(&generated, String::new)?;
     } else {
         output.stream("\n")?;
+    }
+    if decoded.ending == Ending::ContextFull {
+        output.remark(format!(
+            "the text ends where the model's context does, after {} of {} tokens",
+            decoded.ids.len(),
+            settings.decoding.max_new_tokens
+        ));
     }
     if stats {
         output.remark(statistics_line(statistics));

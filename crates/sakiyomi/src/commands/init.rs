@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::new_folder::absent;
 use super::train::quoted;
 use crate::arguments::Init;
 use crate::failure::Verdict;
@@ -21,7 +22,7 @@ pub fn run(init: &Init, output: Output) -> anyhow::Result<Verdict> {
         return Ok(Verdict::Done);
     }
     let file = init.file.display().to_string();
-    anyhow::ensure!(!init.file.exists(), "{file} exists: give another name, or remove it first");
+    absent(&init.file)?;
     data::write_whole(&init.file, text.as_bytes())?;
     let typed = quoted(&file);
     let written = Written { file: Some(file.clone()), text };

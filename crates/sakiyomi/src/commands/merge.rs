@@ -3,6 +3,7 @@
 use serde::Serialize;
 use train::Checkpoint;
 
+use super::new_folder::absent;
 use crate::arguments::Merge;
 use crate::failure::Verdict;
 use crate::output::Output;
@@ -18,7 +19,7 @@ struct Merged {
 
 pub fn run(merge: &Merge, output: Output) -> anyhow::Result<Verdict> {
     let folder = merge.output.display().to_string();
-    anyhow::ensure!(!merge.output.exists(), "{folder} exists: give another name, or remove it first");
+    absent(&merge.output)?;
     let mut checkpoint = Checkpoint::load(&merge.checkpoint)?;
     if let Some(adapter) = &merge.adapter {
         checkpoint.adapt(adapter)?;

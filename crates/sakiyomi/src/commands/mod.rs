@@ -13,6 +13,7 @@ mod init;
 pub mod lens;
 mod machine;
 mod merge;
+mod new_folder;
 mod prompts;
 mod quantize;
 mod report;

@@ -6,6 +6,7 @@ use kernels::packed::WeightType;
 use serde::Serialize;
 use train::Checkpoint;
 
+use super::new_folder::absent;
 use crate::arguments::Quantize;
 use crate::failure::Verdict;
 use crate::output::Output;
@@ -26,11 +27,7 @@ pub fn run(arguments: &Quantize, output: Output) -> anyhow::Result<Verdict> {
         arguments.weights != WeightType::F32,
         "--weights f32: a checkpoint is already f32; give bf16, int8 or int4"
     );
-    anyhow::ensure!(
-        !arguments.output.exists(),
-        "{}: exists already; give --output another name",
-        arguments.output.display()
-    );
+    absent(&arguments.output)?;
     let checkpoint = Checkpoint::load(&arguments.checkpoint)?;
     if !arguments.dry_run {
         checkpoint.save_packed(&arguments.output, arguments.weights)?;

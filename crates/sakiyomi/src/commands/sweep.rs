@@ -24,7 +24,7 @@ use crate::arguments::Sweep;
 use crate::failure::Verdict;
 use crate::interrupt::{Interrupt, SAVING};
 use crate::output::Output;
-use file::SweepFile;
+use file::{MeasureSpec, SweepFile};
 use grid::SweepRun;
 use job::{Failed, Job};
 use result::RunResult;
@@ -203,6 +203,7 @@ fn prepare(
         }
     }
     for &index in chosen {
+        measurable(&file.measure, runs, index).with_context(|| runs[index].place.name())?;
         let data = &runs[index].config.data;
         for path in data.train.iter().chain(&data.held_out) {
             let pattern = path.to_string_lossy().contains(['*', '?', '[']);
@@ -214,6 +215,30 @@ fn prepare(
             );
         }
     }
+    Ok(())
+}
+
+/// Refuses a run whose model has no room for what is measured after training.
+fn measurable(measure: &MeasureSpec, runs: &[SweepRun], index: usize) -> anyhow::Result<()> {
+    if measure.prompts == 0 {
+        return Ok(());
+    }
+    // A run that starts from another's checkpoint, which is not there yet, has its sizes.
+    let sizes_of = std::iter::successors(Some(index), |&index| runs[index].after).last().unwrap_or(index);
+    let config = &runs[sizes_of].config;
+    // What else is wrong with a run is told when its turn comes, and ends no other.
+    let (Ok(plan), Ok(vocabulary)) = (train::plan(config), train::start::vocabulary(config)) else {
+        return Ok(());
+    };
+    let context = plan.decoder.context;
+    let begins = usize::from(vocabulary.begin().is_some());
+    let MeasureSpec { prompt_tokens, new_tokens, .. } = *measure;
+    let wanted = prompt_tokens + begins + new_tokens;
+    ensure!(
+        wanted <= context,
+        "measure.prompt_tokens {prompt_tokens} and measure.new_tokens {new_tokens} take {wanted} positions, and the model's \
+         context has {context}: measure fewer tokens, or set model.architecture.context"
+    );
     Ok(())
 }
 

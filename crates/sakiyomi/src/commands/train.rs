@@ -2,8 +2,10 @@
 
 mod dry_run;
 
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
-use train::config::DataSection;
+use train::config::{DataSection, ExamplesKind, ObjectiveKind};
 use train::{Outcome, RunConfig, RunFolder};
 
 use super::machine;
@@ -28,8 +30,9 @@ struct Trained {
     loss_per_depth: Vec<f64>,
     accuracy_per_depth: Vec<f64>,
     peak_memory_bytes: Option<u64>,
+    /// Commands that go on from here.
     #[serde(skip)]
-    data: DataSection,
+    next: Vec<String>,
 }
 
 /// `threads` as typed: 0 leaves the choice to the run file.
@@ -98,7 +101,7 @@ impl Trained {
             finished: outcome.finished,
             ended_early: outcome.early.clone(),
             resume: (!outcome.finished).then(|| resume_command(config)),
-            data: config.data.clone(),
+            next: next_commands(&outcome.last, config),
             step: outcome.step,
             steps: outcome.steps,
             seconds: outcome.seconds,
@@ -122,36 +125,60 @@ impl Trained {
         });
         let early = self.ended_early.as_ref().map_or(String::new(), |why| format!("ended early: {why}\n"));
         let best = self.best.as_ref().map_or(String::new(), |best| format!("best held out: {best}\n"));
-        let checkpoint = quoted(&self.checkpoint);
         format!(
-            "trained {} steps in {:.0} s\n{early}{held_out}checkpoint: {}\n{best}next:\n  {}\n  \
-             sakiyomi generate {checkpoint} --prompt \"...\" --stats\n  sakiyomi verify {checkpoint} --prompts FILE",
+            "trained {} steps in {:.0} s\n{early}{held_out}checkpoint: {}\n{best}next:\n  {}",
             self.step,
             self.seconds,
             self.checkpoint,
-            eval_command(&checkpoint, &self.data)
+            self.next.join("\n  ")
         )
     }
 }
 
-/// An evaluation of `checkpoint` on the held-out text, or on all of the text if none has files of its own.
-fn eval_command(checkpoint: &str, data: &DataSection) -> String {
+/// What can be done with a finished checkpoint, as it is typed.
+fn next_commands(checkpoint: &Path, config: &RunConfig) -> Vec<String> {
+    let checkpoint = quoted(&checkpoint.display().to_string());
+    let mut commands: Vec<String> = eval_command(&checkpoint, &config.data).into_iter().collect();
+    commands.push(format!("sakiyomi generate {checkpoint} --prompt \"...\" --stats"));
+    if config.objective.kind == ObjectiveKind::Heads && config.objective.n > 1 {
+        commands.push(format!("sakiyomi verify {checkpoint}"));
+    }
+    commands
+}
+
+/// An evaluation of `checkpoint` on the held-out text, or on all of the text if none has files of its own; none for
+/// conversations.
+fn eval_command(checkpoint: &str, data: &DataSection) -> Option<String> {
     let texts = if data.held_out.is_empty() { &data.train } else { &data.held_out };
     let texts: String =
         texts.iter().map(|path| format!(" --data {}", quoted(&path.display().to_string()))).collect();
-    let field = match data.field.as_str() {
-        "text" => String::new(),
-        field => format!(" --field {}", quoted(field)),
+    let usual = DataSection::default();
+    let flag = |flag: &str, value: &str, usual: &str| match value == usual {
+        true => String::new(),
+        false => format!(" --{flag} {}", quoted(value)),
     };
-    let separator = match data.separator.as_str() {
-        "" => String::new(),
-        separator => format!(" --separator {}", quoted(separator)),
-    };
-    let cut = match data.longest_document_bytes {
-        bytes if bytes == DataSection::default().longest_document_bytes => String::new(),
-        bytes => format!(" --longest-document-bytes {bytes}"),
-    };
-    format!("sakiyomi eval {checkpoint}{texts}{field}{separator}{cut}")
+    if data.examples == ExamplesKind::Prompts {
+        let fields = [
+            flag("prompt-field", &data.prompt_field, &usual.prompt_field),
+            flag("completion-field", &data.completion_field, &usual.completion_field),
+            flag("prompt-end", &data.prompt_end, &usual.prompt_end),
+        ];
+        return Some(format!("sakiyomi eval {checkpoint}{texts} --task exact-match{}", fields.concat()));
+    }
+    if data.examples == ExamplesKind::Messages {
+        return None;
+    }
+    let field = flag("field", &data.field, &usual.field);
+    let separator = flag("separator", &data.separator, &usual.separator);
+    let (bytes, usual) = (data.longest_document_bytes.to_string(), usual.longest_document_bytes.to_string());
+    let cut = flag("longest-document-bytes", &bytes, &usual);
+    Some(format!("sakiyomi eval {checkpoint}{texts}{field}{separator}{cut}"))
+}
+
+/// `data.train` with `paths`, as it is typed behind a run file.
+pub fn typed_texts(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    quoted(&format!("data.train={}", toml::Value::from(paths)))
 }
 
 /// `word` as a shell takes it for one.

@@ -1,6 +1,6 @@
 //! Bad input gives one clear line and exit code 2, and costs nothing that was there.
 
-use crate::support::{CHECKPOINT, Place, training, training_from};
+use crate::support::{CHECKPOINT, Place, stderr, training, training_from};
 
 #[test]
 fn damaged_checkpoints_are_named_by_file() {
@@ -94,7 +94,9 @@ fn settings_that_cannot_work_are_named_by_key() {
     refuses("train.mode=heads", &["model.init"]);
     refuses("run.threads=100000000", &["run.threads"]);
     refuses("train.batch=4000000000000", &["train.batch", "tokens a step"]);
-    place.refuses(&["data", "show", "run.toml", "--rows", "4000000000000"], &["--rows"]);
+    for rows in ["0", "4000000000000"] {
+        place.refuses(&["data", "show", "run.toml", "--rows", rows], &["--rows", "give 1 to 1024"]);
+    }
     place.write("mistyped.toml", "[data]\ntrain = \"text.jsonl\"\n\n[train]\nlearning_rat = 1\n");
     let words = ["mistyped.toml:5", "did you mean train.learning_rate?"];
     place.refuses(&["train", "mistyped.toml"], &words);
@@ -110,6 +112,8 @@ fn settings_that_cannot_work_are_named_by_key() {
     place.refuses(&["train", "."], &["."]);
     refuses("watch.patiense=1", &["watch.patiense", "did you mean watch.patience?"]);
     refuses("checkpoint.keep_last=0", &["checkpoint.keep_last"]);
+    refuses("train.seconds=1e300", &["train.seconds is 1e300", "at most 1000000000"]);
+    refuses("run.folder=.", &["run.folder is ., which has a run.toml that no run wrote"]);
     refuses("model.architecture.width=9223372036854775806", &["model.architecture.width"]);
     refuses("model.architecture.layers=9223372036854775807", &["model.architecture.layers"]);
     refuses("model.architecture.ffn=9223372036854775807", &["model.architecture.ffn"]);
@@ -165,15 +169,23 @@ fn decoding_settings_that_cannot_work_are_named() {
     let refuses = |arguments: &[&str], words: &[&str]| {
         place.refuses(&[&["generate", CHECKPOINT, "--prompt", "a"], arguments].concat(), words);
     };
-    refuses(&["--speculate", "9"], &["9", "1 to 3"]);
+    refuses(&["--speculate", "9"], &["--speculate: 9 tokens", "1 to 3"]);
     refuses(&["--speculate", "many"], &["--speculate many"]);
     refuses(&["--draft", "none", "--speculate", "many"], &["--speculate many"]);
-    refuses(&["--temperature", "-1"], &["temperature", "-1"]);
+    refuses(&["--temperature", "-1"], &["--temperature: -1 is not a number from 0"]);
+    refuses(&["--seed", "-3"], &["--seed -3: give a whole number, 0 or more"]);
+    refuses(&["--speculate", "-1"], &["--speculate -1: give auto, off or a number of tokens"]);
+    refuses(&["--top-k", "99999999999999999999999"], &["--top-k 99999999999999999999999: that is too large"]);
+    refuses(&["--top-p", "half"], &["--top-p half: give a number"]);
+    refuses(&["--draft", "none", "--speculate", "3"], &["--speculate 3: --draft none drafts nothing"]);
+    refuses(&["--exit-layer", "1"], &["--exit-layer", "needs --draft exit"]);
+    refuses(&["--draft", "exit", "--exit-threshold", "nan"], &["--exit-threshold: NaN", "from 0 to 1"]);
+    refuses(&["--weights", "f16"], &["'--weights <f32|bf16|int8|int4>'", "give f32, bf16, int8 or int4;"]);
     refuses(&["--temperature", "nan"], &["temperature"]);
-    refuses(&["--temperature", "1", "--top-p", "0"], &["top_p"]);
-    refuses(&["--min-p", "2"], &["min_p"]);
-    refuses(&["--repetition-penalty", "0"], &["repetition_penalty"]);
-    refuses(&["--max-new-tokens", "0"], &["max_new_tokens"]);
+    refuses(&["--temperature", "1", "--top-p", "0"], &["--top-p: 0 is not above 0"]);
+    refuses(&["--min-p", "2"], &["--min-p: 2 is not"]);
+    refuses(&["--repetition-penalty", "0"], &["--repetition-penalty: 0 is not between"]);
+    refuses(&["--max-new-tokens", "0"], &["--max-new-tokens: 0 tokens"]);
     refuses(&["--stop", ""], &["stop"]);
     refuses(&["--threads", "100000"], &["--threads"]);
     place.refuses(&["generate", CHECKPOINT, "--prompt", &long], &["301 tokens", "128"]);
@@ -184,7 +196,7 @@ fn decoding_settings_that_cannot_work_are_named() {
         place.refuses(&[verb, CHECKPOINT, "--prompts", "missing.txt"], &["missing.txt"]);
         place.refuses(&[verb, CHECKPOINT, "--count", "0"], &["--count"]);
     }
-    place.refuses(&["bench", CHECKPOINT, "--repeats", "0"], &["repeats"]);
+    place.refuses(&["bench", CHECKPOINT, "--repeats", "0"], &["--repeats: 0"]);
     let eval = ["eval", CHECKPOINT, "--data", "text.jsonl"];
     place.succeeds(&eval);
     place.refuses(&[&eval[..], &["--length", "1000"]].concat(), &["--length 1000", "128"]);
@@ -193,7 +205,7 @@ fn decoding_settings_that_cannot_work_are_named() {
     place.remove("plain/mtp.json");
     place.refuses(&["verify", "plain"], &["no heads"]);
     place.refuses(&["generate", "plain", "--draft", "heads"], &["--draft heads", "no parallel heads"]);
-    place.refuses(&["bench", CHECKPOINT, "--temperature", "-1"], &["temperature"]);
+    place.refuses(&["bench", CHECKPOINT, "--temperature", "-1"], &["--temperature: -1"]);
 }
 
 #[test]
@@ -220,6 +232,48 @@ fn a_checkpoint_with_another_tokenizer_is_refused() {
 }
 
 #[test]
+fn what_stands_in_the_place_of_a_file_is_not_passed_over() {
+    let place = Place::trained(&[]);
+    let generate = ["generate", "odd", "--prompt", "a", "--max-new-tokens", "2"];
+    for name in ["mtp.json", "generation_config.json", "adapter/adapter_config.json"] {
+        place.copy_checkpoint(CHECKPOINT, "odd");
+        place.succeeds(&generate);
+        let path = place.path("odd").join(name);
+        let _ = fs_err::remove_file(&path);
+        fs_err::create_dir_all(&path).unwrap();
+        place.refuses(&generate, &[name, "is no file"]);
+        #[cfg(unix)]
+        for target in ["/dev/null", "..", name] {
+            fs_err::remove_dir(&path).or_else(|_| fs_err::remove_file(&path)).unwrap();
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            place.refuses(&generate, &[name]);
+        }
+        fs_err::remove_dir_all(place.path("odd")).unwrap();
+    }
+}
+
+#[test]
+fn settings_that_another_makes_meaningless_are_refused() {
+    let place = Place::trained(&[]);
+    let eval = ["eval", CHECKPOINT, "--data", "text.jsonl"];
+    for flag in [["--count", "3"], ["--prompt-end", ":"], ["--max-new-tokens", "3"]] {
+        place.refuses(&[&eval[..], &flag].concat(), &["--task"]);
+    }
+    for flag in [["--length", "8"], ["--batches", "2"], ["--separator", "\n"]] {
+        place.refuses(&[&eval[..], &flag, &["--task", "exact-match"]].concat(), &["--task", flag[0]]);
+    }
+    place.write("lines.txt", "1+1 is 2\n");
+    let answers = ["eval", CHECKPOINT, "--data", "lines.txt", "--task", "exact-match"];
+    place.refuses(&answers, &["lines.txt:1", "\"=\"", "(--prompt-end)"]);
+    let told = stderr(&place.run(&training(&["run.folder=short", "train.warmup_steps=50"])));
+    assert!(told.contains("train.warmup_steps is 50 and the run has 4 steps"), "{told}");
+    let full = ["generate", CHECKPOINT, "--prompt", "a", "--ignore-end"];
+    let told = stderr(&place.run(&full));
+    assert!(told.contains("the text ends where the model's context does, after 126 of 256 tokens"), "{told}");
+    assert_eq!(stderr(&place.run(&[&full[..], &["--max-new-tokens", "5"]].concat())), "");
+}
+
+#[test]
 fn a_page_replaces_only_a_page() {
     let place = Place::trained(&[]);
     let text = place.read("text.jsonl");
@@ -234,7 +288,7 @@ fn wrong_arguments_are_told_on_one_line() {
     let place = Place::new();
     place.refuses(&["train"], &["required arguments", "<RUN>", "--help"]);
     place.refuses(&["generate", "run", "--no-such-flag"], &["--no-such-flag"]);
-    place.refuses(&["doctor", "--threads", "many"], &["'many'", "--threads"]);
+    place.refuses(&["doctor", "--threads", "many"], &["--threads many: give a whole number, 0 or more"]);
 }
 
 /// Names of other encodings are no reason to stop, and where a library stops at them, it is told.

@@ -6,7 +6,7 @@
 
 use std::process::{Command, Output};
 
-use crate::support::{CHECKPOINT, Place, stderr, training};
+use crate::support::{CHECKPOINT, Place, stderr, training, training_from};
 
 /// A checkpoint after every step, so that most of what is written are checkpoints.
 const SETTINGS: &[&str] = &["train.steps=8", "evaluation.every=0", "checkpoint.every=1", "data.cache=cache"];
@@ -88,16 +88,8 @@ fn a_full_disk_stops_a_run_that_goes_on_when_there_is_room() {
 fn a_file_that_may_not_grow_stops_a_run_that_goes_on_when_it_may() {
     let place = Place::new();
     place.succeeds(&training(&[SETTINGS, &["run.folder=alone"]].concat()));
-    // Files of at most 4 KiB: enough for the run file, and for some events. The signal that goes with it is ignored.
-    let limited = |arguments: &[&str]| {
-        Command::new("sh")
-            .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"])
-            .arg(assert_cmd::cargo::cargo_bin("sakiyomi"))
-            .args(arguments)
-            .current_dir(place.path(""))
-            .output()
-            .unwrap()
-    };
+    // Files of at most 4 KiB: enough for the run file, and for some events.
+    let limited = |arguments: &[&str]| limited(&place, 8, arguments);
     let output = limited(&training(SETTINGS));
     let told = complaint(&output);
     assert!(told.contains("File too large") && told.contains("there is no checkpoint yet"), "{told}");
@@ -107,6 +99,66 @@ fn a_file_that_may_not_grow_stops_a_run_that_goes_on_when_it_may() {
             .contains("File too large")
     );
     place.succeeds(&["generate", CHECKPOINT, "--prompt", "a", "--max-new-tokens", "2"]);
+}
+
+/// Runs with files of at most so many half kilobytes. A signal goes with that.
+fn limited(place: &Place, blocks: usize, arguments: &[&str]) -> Output {
+    Command::new("sh")
+        .args(["-c", &format!("ulimit -f {blocks}; exec \"$@\""), "sh"])
+        .arg(assert_cmd::cargo::cargo_bin("sakiyomi"))
+        .args(arguments)
+        .current_dir(place.path(""))
+        .output()
+        .unwrap()
+}
+
+/// Six megabytes of tales, whose tokens take twice as much.
+#[test]
+fn a_demo_that_cannot_begin_leaves_nothing() {
+    let place = Place::new();
+    for blocks in [8, 20_000] {
+        let told = complaint(&limited(&place, blocks, &["demo", "--out", "runs/story", "--steps", "1"]));
+        assert!(told.contains("runs/story") && told.contains("File too large"), "{told}");
+        assert!(!place.exists("runs"), "{told}");
+    }
+}
+
+#[test]
+fn what_finds_no_room_is_named_and_leaves_nothing() {
+    let place = Place::trained(&["model.architecture.layers=4"]);
+    let init = format!("model.init={CHECKPOINT}");
+    place.succeeds(&training_from(&["run.folder=lora", "train.mode=lora", &init]));
+    let Some(disk) = Mounted::new(&place, 8) else { return };
+    let (checkpoint, adapted) = (CHECKPOINT, "lora/checkpoints/last");
+    let writing: &[&[&str]] = &[
+        &["init", "disk/run.toml"],
+        &["data", "tokenizer", "text.jsonl", "--size", "500", "--output", "disk/own.json"],
+        &[
+            "data",
+            "continuations",
+            checkpoint,
+            "text.jsonl",
+            "--max-new-tokens",
+            "90",
+            "--output",
+            "disk/own.jsonl",
+        ],
+        &["data", "generate", "addition", "--train", "500", "--test", "9", "--output", "disk/sums"],
+        &["quantize", checkpoint, "--weights", "int8", "--output", "disk/packed"],
+        &["merge", adapted, "--output", "disk/merged"],
+        &["report", "run", "--out", "disk/page.html"],
+        &["lens", "report", checkpoint, "--data", "text.jsonl", "--tokens", "300", "--out", "disk/lens"],
+    ];
+    // The disk has two pages of four kilobytes, one of which is taken.
+    place.write("disk/taken", vec![b'a'; 4097]);
+    for arguments in writing {
+        let told = complaint(&place.run(arguments));
+        assert!(told.contains("disk/") && told.contains("No space left on device"), "{arguments:?}: {told}");
+        let left: Vec<_> =
+            fs_err::read_dir(place.path("disk")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["taken"], "{arguments:?}");
+    }
+    drop(disk);
 }
 
 #[test]

@@ -111,6 +111,31 @@ fn what_fails_is_told_and_the_others_go_on() {
 }
 
 #[test]
+fn what_is_measured_must_fit_before_anything_is_trained() {
+    let refused = place("");
+    let long = ["sweep", "sweep.toml", "--set", "measure.new_tokens=120"];
+    refused.refuses(&long, &["measure.prompt_tokens 8 and measure.new_tokens 120 take 129 positions", "128"]);
+    assert!(!refused.exists("runs/sweep/runs"));
+    refused.succeeds(&["sweep", "sweep.toml", "--set", "measure.new_tokens=119"]);
+}
+
+/// Whoever reads the table may go away; that a run failed is told all the same.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_hides_no_verdict() {
+    let place = place("[variants.head.bad]\nobjective.head = \"anticausal\"\n");
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("sakiyomi"))
+        .current_dir(place.path(""))
+        .args(["sweep", "sweep.toml"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
 fn runs_start_from_runs_and_texts_are_made() {
     let place = place(
         "[text.tales]\ntales_bytes = 20000\n[variants.method.base]\nobjective.kind = \"next-token\"\n\

@@ -153,3 +153,40 @@ fn a_long_text_is_evaluated_in_the_parts_in_which_it_is_trained() {
     assert_eq!(eval(&["--longest-document-bytes", "0"]), 1);
     assert_eq!(eval(&["--separator", "\n\n"]), 3000);
 }
+
+/// Letters only: digits and the full stop have no token.
+#[test]
+fn what_a_tokenizer_cannot_spell_is_told() {
+    let place = Place::new();
+    let letters: String = ('a'..='z').zip(1..).map(|(letter, id)| format!("\"{letter}\": {id}, ")).collect();
+    let tokenizer = format!(
+        r#"{{"version": "1.0", "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": {{"type": "Fuse"}},
+        "added_tokens": [{{"id": 0, "content": "<end>", "special": true, "single_word": false, "lstrip": false,
+        "rstrip": false, "normalized": false}}],
+        "model": {{"type": "BPE", "vocab": {{"<end>": 0, {letters}" ": 27}}, "merges": []}}}}"#
+    );
+    place.write("letters.json", tokenizer);
+    let told = |arguments: &[&str]| {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", crate::support::stderr(&output));
+        (output.stdout.clone(), crate::support::stderr(&output))
+    };
+    let text = fs_err::read_to_string(place.path("text.jsonl")).unwrap();
+    let count = |what: &dyn Fn(char) -> bool| {
+        text.lines().flat_map(|line| line[10..].chars()).filter(|&c| what(c)).count()
+    };
+    // Each line ends in a full stop, and begins with a number; quotes and braces are JSON's.
+    let lost = count(&|character| character.is_ascii_digit() || character == '.');
+    let all = lost + count(&|character| character.is_ascii_lowercase() || character == ' ');
+    let note = format!("cannot spell {lost} of the {all} bytes of the text");
+    let (_, remarks) = told(&training(&["data.tokenizer=letters.json"]));
+    assert!(remarks.contains(&note), "{note}: {remarks}");
+    let (result, remarks) = told(&["eval", CHECKPOINT, "--data", "text.jsonl", "--json"]);
+    assert!(remarks.contains(&note), "{note}: {remarks}");
+    let result: Value = serde_json::from_slice(&result).unwrap();
+    assert_eq!((&result["text_bytes"], &result["lost_bytes"]), (&all.into(), &lost.into()));
+    let (_, remarks) = told(&["generate", CHECKPOINT, "--prompt", "a1 b2", "--max-new-tokens", "2"]);
+    assert!(remarks.contains("cannot spell 2 of the 5 bytes of the prompt"), "{remarks}");
+    place.write("digits.txt", "1234567890");
+    place.refuses(&["eval", CHECKPOINT, "--data", "digits.txt"], &["nothing to predict"]);
+}

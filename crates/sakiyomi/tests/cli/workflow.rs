@@ -177,3 +177,44 @@ fn continuations_are_what_the_model_says_and_heads_train_on_them() {
     place.succeeds(&heads);
     assert!(place.exists("heads/checkpoints/last/mtp.json"));
 }
+
+#[test]
+fn dry_runs_write_nothing() {
+    let place = Place::trained(&[]);
+    let names = |place: &Place| {
+        let names = fs_err::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    let before = names(&place);
+    let writing: &[(&[&str], &str)] = &[
+        (
+            &["data", "tokenizer", "text.jsonl", "--size", "300", "--output", "new"],
+            "up to 300 ids, learnt from 1 files",
+        ),
+        (
+            &["data", "continuations", CHECKPOINT, "text.jsonl", "--count", "7", "--output", "new.jsonl"],
+            "7 continuations",
+        ),
+        (
+            &["data", "generate", "addition", "--train", "50", "--test", "9", "--output", "new"],
+            "50 examples to train on",
+        ),
+        (
+            &["lens", "report", CHECKPOINT, "--data", "text.jsonl", "--out", "new"],
+            "2 layers with 257 outputs",
+        ),
+        (&["quantize", CHECKPOINT, "--weights", "int8", "--output", "new"], "nothing written"),
+        (&["report", "run", "--out", "new.html"], "would write new.html"),
+        (&["demo", "--out", "new"], "(dry run)"),
+        (&["init", "new.toml"], "[data]"),
+    ];
+    for (arguments, words) in writing {
+        let dry = [*arguments, &["--dry-run"]].concat();
+        let told = place.succeeds(&dry);
+        assert!(told.contains(words), "{arguments:?}: {told}");
+        place.json(&dry);
+        assert_eq!(names(&place), before, "{arguments:?}");
+    }
+}

@@ -83,7 +83,7 @@ pub(crate) fn read(folder: &Path) -> Result<Option<Mtp>> {
         format: u32,
     }
     let file = folder.join(FILE);
-    if !file.is_file() {
+    if !model::checkpoint::present(&file)? {
         return Ok(None);
     }
     let text = fs_err::read(&file)?;

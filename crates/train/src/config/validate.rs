@@ -10,6 +10,9 @@ const MOST_THREADS: usize = 1024;
 /// Keeps the count of a run's tokens, steps times [`MOST_TOKENS_PER_STEP`], within 64 bits.
 const MOST_STEPS: usize = 1 << 31;
 
+/// Thirty years.
+const MOST_SECONDS: f64 = 1e9;
+
 /// More than any optimiser step has use for.
 const MOST_TOKENS_PER_STEP: usize = 1 << 28;
 
@@ -40,6 +43,19 @@ impl RunConfig {
             );
         }
         Ok(())
+    }
+
+    /// What can work and is hardly meant, for whoever starts the run.
+    pub fn doubts(&self) -> Vec<String> {
+        let TrainSection { steps, seconds, warmup_steps, learning_rate, .. } = self.train;
+        let never = seconds.is_none() && warmup_steps > steps;
+        let doubt = || {
+            format!(
+                "train.warmup_steps is {warmup_steps} and the run has {steps} steps: the learning rate never reaches \
+                 {learning_rate:?}"
+            )
+        };
+        never.then(doubt).into_iter().collect()
     }
 
     fn validate_model(&self) -> Result<()> {
@@ -192,8 +208,11 @@ impl TrainSection {
             return match (self.tokens, self.steps) {
                 (Some(_), _) => exclude("train.seconds", "train.tokens"),
                 (None, 1..) => exclude("train.seconds", "train.steps"),
-                _ if seconds > 0.0 && seconds.is_finite() => Ok(()),
-                _ => refuse("train.seconds", format!("is {seconds}: give a number of seconds above 0")),
+                _ if seconds > 0.0 && seconds <= MOST_SECONDS => Ok(()),
+                _ => refuse(
+                    "train.seconds",
+                    format!("is {seconds:?}: give a number of seconds above 0 and at most {MOST_SECONDS:?}"),
+                ),
             };
         }
         if self.tokens == Some(0) {
@@ -250,6 +269,20 @@ mod tests {
     }
 
     #[test]
+    fn a_warm_up_beyond_the_end_is_doubted() {
+        let doubts = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+            RunConfig::parse("[data]\ntrain = \"a.txt\"\n", "run.toml", &overrides).unwrap().doubts()
+        };
+        let doubted = doubts(&["train.steps=20"]);
+        assert_eq!(
+            doubted,
+            ["train.warmup_steps is 50 and the run has 20 steps: the learning rate never reaches 0.002"]
+        );
+        assert!(doubts(&["train.steps=50"]).is_empty() && doubts(&["train.seconds=5"]).is_empty());
+    }
+
+    #[test]
     fn what_cannot_work_is_named() {
         assert_eq!(
             RunConfig::parse("", "run.toml", &[]).unwrap_err().to_string(),
@@ -277,6 +310,13 @@ mod tests {
         assert!(refusal(&["run.folder="]).starts_with("run.folder is empty"));
         assert!(refusal(&["train.steps=9000000000000000000"]).starts_with("train.steps is 9"));
         assert!(refusal(&["train.batch=9000000000000000000"]).starts_with("train.batch x train.length"));
+        for seconds in ["1e300", "inf", "nan", "0", "-1"] {
+            let message = refusal(&[&format!("train.seconds={seconds}")]);
+            assert!(
+                message.starts_with("train.seconds is ") && message.ends_with("at most 1000000000.0"),
+                "{message}"
+            );
+        }
         assert!(refusal(&["run.threads=100000000"]).starts_with("run.threads is 100000000"));
     }
 }

@@ -17,6 +17,7 @@ use tensor::Params;
 use super::super::checkpoint::Loaded;
 use crate::arguments::BenchDecode;
 use crate::failure::Verdict;
+use crate::flags::told_as_typed;
 use crate::output::Output;
 
 /// Bytes of the bandwidth probe beside the figures.
@@ -268,7 +269,7 @@ impl Random {
             unembedding: UnembeddingKind::Shared,
             weights: Vec::new(),
         };
-        spec.validate(config.layers)?;
+        told_as_typed(spec.validate(config.layers), &[("objective.n", "--heads")])?;
         let params = random_params(&config, &spec);
         let decoder = Decoder::find(&config, &params)?;
         let heads = ParallelHeads::find(spec, &decoder, &params)?;

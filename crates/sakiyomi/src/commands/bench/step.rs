@@ -1,5 +1,6 @@
 //! `sakiyomi bench step`: the training step on which this program is compared with others.
 
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use data::Batch;
@@ -14,6 +15,7 @@ use train::{memory, processor};
 use super::super::machine;
 use crate::arguments::BenchStep;
 use crate::failure::Verdict;
+use crate::flags::told_as_typed;
 use crate::output::Output;
 
 /// Rows of the batch, and tokens of a row.
@@ -53,17 +55,33 @@ struct Measured {
     read_gb_per_s: f64,
 }
 
+/// Ids of a vocabulary: tokens are drawn, and no published one is larger.
+const VOCABULARIES: RangeInclusive<usize> = 2..=1 << 20;
+
+/// A day.
+const MOST_SECONDS: f64 = 86_400.0;
+
 /// Bytes of the bandwidth probe beside the figures.
 const PROBE_BYTES: usize = 64 << 20;
 
 pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    anyhow::ensure!(arguments.vocab > 1, "--vocab {}: give at least 2", arguments.vocab);
+    anyhow::ensure!(
+        VOCABULARIES.contains(&arguments.vocab),
+        "--vocab {}: give 2 to 1048576",
+        arguments.vocab
+    );
+    anyhow::ensure!(
+        (0.0..=MOST_SECONDS).contains(&arguments.seconds),
+        "--seconds {}: give 0 to {MOST_SECONDS}",
+        arguments.seconds
+    );
     machine::use_threads(threads)?;
     let spec = HeadsSpec { n: arguments.heads, kind: kind(&arguments.head_kind), ..HeadsSpec::next_token() };
     let Some(mut config) = presets::preset("reference", arguments.vocab) else {
         anyhow::bail!("this build has no preset `reference`");
     };
-    spec.validate(config.layers)?;
+    let typed = [("objective.n", "--heads"), ("objective.kind", "--head-kind")];
+    told_as_typed(spec.validate(config.layers), &typed)?;
     let moved = matched_layers(&config, &spec);
     anyhow::ensure!(
         moved < config.layers,

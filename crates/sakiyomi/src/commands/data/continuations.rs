@@ -13,7 +13,9 @@ use serde::Serialize;
 use crate::arguments::DataContinuations;
 use crate::commands::checkpoint::Loaded;
 use crate::commands::continuing::continuations_file;
+use crate::commands::new_folder::absent;
 use crate::commands::prompts;
+use crate::commands::train::quoted;
 use crate::failure::Verdict;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
@@ -26,13 +28,30 @@ struct Told {
     tokens: usize,
 }
 
+/// What would be written.
+#[derive(Serialize)]
+struct Planned {
+    file: String,
+    continuations: usize,
+    new_tokens: usize,
+}
+
+impl Planned {
+    fn text(&self) -> String {
+        let Self { file, continuations, new_tokens } = self;
+        format!(
+            "would write {file}: {continuations} continuations of up to {new_tokens} new tokens (dry run)"
+        )
+    }
+}
+
 pub fn continuations(
     arguments: &DataContinuations,
     threads: usize,
     output: Output,
 ) -> anyhow::Result<Verdict> {
     let file = arguments.output.display().to_string();
-    anyhow::ensure!(!arguments.output.exists(), "{file} exists: give another name, or remove it first");
+    absent(&arguments.output)?;
     anyhow::ensure!(
         file.ends_with(".jsonl"),
         "--output {file}: the name must end in .jsonl, which training then reads"
@@ -41,10 +60,28 @@ pub fn continuations(
     anyhow::ensure!(arguments.prompt_tokens > 0, "--prompt-tokens 0: give at least 1");
     anyhow::ensure!(arguments.max_new_tokens > 0, "--max-new-tokens 0: give at least 1");
     // Before minutes of work: a place where nothing can be written is told at once.
-    data::unfinished_file(data::folder_of(&arguments.output))
-        .map_err(|error| anyhow::anyhow!("{file} cannot be written: {error}"))?;
+    drop(data::Unfinished::begin(&arguments.output)?);
     let loaded = Loaded::read(&arguments.checkpoint, threads)?;
-    let prompts = cut_prompts(arguments, &loaded)?;
+    let context = loaded.checkpoint.decoder.config.context;
+    let before =
+        arguments.prompt_tokens.saturating_add(usize::from(loaded.checkpoint.vocabulary.begin().is_some()));
+    anyhow::ensure!(
+        before < context,
+        "--prompt-tokens {}: leaves no room in the model's context of {context}",
+        arguments.prompt_tokens
+    );
+    if arguments.max_new_tokens > context - before {
+        output.remark(format!(
+            "continuations have at most {} new tokens: with their beginnings they fill the model's context of {context}",
+            context - before
+        ));
+    }
+    let prompts = cut_prompts(arguments, &loaded, output)?;
+    if arguments.dry_run {
+        let planned = Planned { file, continuations: prompts.len(), new_tokens: arguments.max_new_tokens };
+        output.result(&planned, || planned.text())?;
+        return Ok(Verdict::Done);
+    }
     let decoding = DecodeSettings {
         max_new_tokens: arguments.max_new_tokens,
         sampling: arguments.sampling.settings(),
@@ -59,7 +96,11 @@ pub fn continuations(
     Ok(Verdict::Done)
 }
 
-fn cut_prompts(arguments: &DataContinuations, loaded: &Loaded) -> anyhow::Result<Vec<Vec<u32>>> {
+fn cut_prompts(
+    arguments: &DataContinuations,
+    loaded: &Loaded,
+    output: Output,
+) -> anyhow::Result<Vec<Vec<u32>>> {
     let source = Source {
         paths: arguments.paths.clone(),
         field: arguments.field.clone(),
@@ -68,6 +109,7 @@ fn cut_prompts(arguments: &DataContinuations, loaded: &Loaded) -> anyhow::Result
     };
     let vocabulary = &loaded.checkpoint.vocabulary;
     let (corpus, _): (Corpus, _) = load_or_build(None, &source, vocabulary)?;
+    corpus.loss_note().iter().for_each(|note| output.remark(note));
     let documents: Vec<usize> = (0..corpus.documents()).collect();
     prompts::cut(&corpus, &documents, vocabulary.begin(), arguments.count, arguments.prompt_tokens)
 }
@@ -77,12 +119,12 @@ impl Told {
         let stopped = if self.finished { "" } else { " (stopped early)" };
         format!(
             "wrote {}: {} continuations, {} new tokens{stopped}; to train heads on it, with the model frozen:\n  \
-             sakiyomi train run.toml run.folder=heads model.init={} train.mode=heads data.train={}",
+             sakiyomi train run.toml run.folder=heads {} train.mode=heads {}",
             self.file,
             self.continuations,
             self.tokens,
-            checkpoint.display(),
-            self.file
+            quoted(&format!("model.init={}", checkpoint.display())),
+            quoted(&format!("data.train={}", self.file))
         )
     }
 }

@@ -1,12 +1,12 @@
 //! `sakiyomi data generate`: examples of synthetic tasks, as files to train and to test on.
 
-use std::path::Path;
-
 use data::Example;
 use data::tasks::{self, addition, induction, polynomial, star_graph};
 use serde::Serialize;
 
 use crate::arguments::{Drawn, Task};
+use crate::commands::new_folder::{NewFolder, absent};
+use crate::commands::train::quoted;
 use crate::failure::Verdict;
 use crate::output::Output;
 
@@ -19,6 +19,7 @@ const MOST_NUMBERS: usize = 100_000;
 #[derive(Serialize)]
 struct Generated {
     folder: String,
+    written: bool,
     training: usize,
     test: usize,
     first: String,
@@ -33,7 +34,7 @@ pub fn generate(task: &Task, output: Output) -> anyhow::Result<Verdict> {
         Task::Induction(induction) => (&induction.drawn, Some(induction.symbols)),
     };
     let folder = drawn.output.display().to_string();
-    anyhow::ensure!(!drawn.output.exists(), "{folder} exists: give another name, or remove it first");
+    absent(&drawn.output)?;
     anyhow::ensure!(drawn.train > 0 && drawn.test > 0, "--train 0 or --test 0: give at least 1 of either");
     for (flag, count) in [("--train", drawn.train), ("--test", drawn.test)] {
         anyhow::ensure!(count <= MOST_EXAMPLES, "{flag} {count}: at most {MOST_EXAMPLES}");
@@ -41,15 +42,19 @@ pub fn generate(task: &Task, output: Output) -> anyhow::Result<Verdict> {
     if let Some(numbers) = numbers {
         anyhow::ensure!(numbers <= MOST_NUMBERS, "{numbers} numbers: at most {MOST_NUMBERS}");
     }
+    let written = if drawn.dry_run { None } else { Some(NewFolder::begin(&drawn.output, "--output")?) };
     let (training, test) = examples(task, drawn)?;
-    save(&drawn.output, &training, &test, numbers)?;
     let generated = Generated {
+        written: !drawn.dry_run,
         training: training.len(),
         test: test.len(),
         first: format!("{}{}", training[0].prompt, training[0].answer),
         tokenizer: numbers.map(|_| folder.clone()),
         folder,
     };
+    if let Some(written) = written {
+        save(written, &training, &test, numbers)?;
+    }
     output.result(&generated, || generated.text())?;
     Ok(Verdict::Done)
 }
@@ -98,20 +103,18 @@ fn examples(task: &Task, drawn: &Drawn) -> anyhow::Result<(Vec<Example>, Vec<Exa
 }
 
 /// Writes the folder, whole or not at all.
-fn save(folder: &Path, training: &[Example], test: &[Example], numbers: Option<usize>) -> anyhow::Result<()> {
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.ok_or_else(|| anyhow::anyhow!("--output {}: no name for a folder", folder.display()))?;
-    let partial = folder.with_file_name(format!(".{name}.partial"));
-    if partial.exists() {
-        fs_err::remove_dir_all(&partial)?;
-    }
-    fs_err::create_dir_all(&partial)?;
-    fs_err::write(partial.join("train.txt"), lines(training))?;
-    fs_err::write(partial.join("test.txt"), lines(test))?;
+fn save(
+    folder: NewFolder,
+    training: &[Example],
+    test: &[Example],
+    numbers: Option<usize>,
+) -> anyhow::Result<()> {
+    fs_err::write(folder.path().join("train.txt"), lines(training))?;
+    fs_err::write(folder.path().join("test.txt"), lines(test))?;
     for (name, text) in numbers.map(tasks::numeral_tokenizer).into_iter().flatten() {
-        fs_err::write(partial.join(name), text)?;
+        fs_err::write(folder.path().join(name), text)?;
     }
-    Ok(fs_err::rename(partial, folder)?)
+    folder.finish()
 }
 
 fn lines(examples: &[Example]) -> String {
@@ -120,13 +123,23 @@ fn lines(examples: &[Example]) -> String {
 
 impl Generated {
     fn text(&self) -> String {
-        let tokenizer =
-            self.tokenizer.as_ref().map_or(String::new(), |folder| format!(" data.tokenizer={folder}"));
+        let typed = |key: &str, folder: &str, file: &str| quoted(&format!("data.{key}={folder}{file}"));
+        let tokenizer = self
+            .tokenizer
+            .as_ref()
+            .map_or(String::new(), |folder| format!(" {}", typed("tokenizer", folder, "")));
         let Self { training, test, first, folder, .. } = self;
+        if !self.written {
+            return format!(
+                "would write {training} examples to train on and {test} to test on into {folder}; the first of them:\n  \
+                 {first}\n(dry run)"
+            );
+        }
         format!(
             "wrote {training} examples to train on and {test} to test on; the first of them:\n  {first}\nto train on them:\n  \
-             sakiyomi train run.toml data.examples=prompts data.train={folder}/train.txt \
-             data.held_out={folder}/test.txt{tokenizer}"
+             sakiyomi train run.toml data.examples=prompts {} {}{tokenizer}",
+            typed("train", folder, "/train.txt"),
+            typed("held_out", folder, "/test.txt")
         )
     }
 }

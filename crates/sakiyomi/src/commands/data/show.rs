@@ -37,7 +37,7 @@ struct Token {
 }
 
 pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
-    anyhow::ensure!(show.rows <= MOST_ROWS, "--rows {}: at most {MOST_ROWS}", show.rows);
+    anyhow::ensure!((1..=MOST_ROWS).contains(&show.rows), "--rows {}: give 1 to {MOST_ROWS}", show.rows);
     let config = RunConfig::read(&show.run, &show.overrides)?;
     config.validate()?;
     let vocabulary = train::start::vocabulary(&config)?;
@@ -51,7 +51,7 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
     let mut loader = Loader::new(
         text.training.clone(),
         text.training_documents.clone(),
-        show.rows.max(1),
+        show.rows,
         config.train.length,
         config.lookahead(),
         config.run.seed,

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use data::{Corpus, Source, Vocabulary, repeated_span_share};
+use data::{Corpus, Source, Unfinished, Vocabulary, repeated_span_share};
 use report::{CorpusFigures, RepeatedSpans};
 use train::RunConfig;
 use train::prepare::SplitText;
@@ -40,15 +40,41 @@ pub fn file(folder: &Path) -> PathBuf {
     folder.join("tales.jsonl")
 }
 
+/// The tales on disk, before there is a run that reads them.
+pub struct Tales {
+    file: PathBuf,
+    /// Folders that were made for them, the inner ones first.
+    made: Vec<PathBuf>,
+}
+
 /// Writes the tales into the run's folder.
-pub fn write(folder: &Path, seed: u64) -> anyhow::Result<()> {
+pub fn write(folder: &Path, seed: u64) -> anyhow::Result<Tales> {
+    let missing = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let tales = Tales { file: file(folder), made: missing.map(Path::to_owned).collect() };
     fs_err::create_dir_all(folder)?;
-    let mut writer = std::io::BufWriter::new(fs_err::File::create(file(folder))?);
-    for tale in data::tales::tales(seed, BYTES) {
-        serde_json::to_writer(&mut writer, &serde_json::json!({ "text": tale }))?;
-        writeln!(writer)?;
+    let written = tales.write(seed);
+    if written.is_err() {
+        tales.take_back();
     }
-    Ok(writer.flush()?)
+    written.map(|()| tales)
+}
+
+impl Tales {
+    fn write(&self, seed: u64) -> anyhow::Result<()> {
+        let mut writer = std::io::BufWriter::new(Unfinished::begin(&self.file)?);
+        for tale in data::tales::tales(seed, BYTES) {
+            serde_json::to_writer(&mut writer, &serde_json::json!({ "text": tale }))?;
+            writeln!(writer)?;
+        }
+        Ok(writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()?)
+    }
+
+    /// Leaves the disk as it was: a demo that never began to train can be begun again under the same name. Folders that hold
+    /// something else by now stay.
+    pub fn take_back(&self) {
+        let _ = std::fs::remove_file(&self.file);
+        self.made.iter().for_each(|folder| _ = std::fs::remove_dir(folder));
+    }
 }
 
 /// Sizes of both parts, and how much of the held-out part stands in the training part.

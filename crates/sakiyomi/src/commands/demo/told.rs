@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::commands::per_depth;
+use crate::commands::train::quoted;
 
 /// The one object on standard output, and the words for it.
 #[derive(Serialize)]
@@ -72,7 +73,7 @@ impl Told {
             self.speedup,
             self.checkpoint,
             self.report,
-            self.checkpoint,
+            quoted(&self.checkpoint),
         )
     }
 }

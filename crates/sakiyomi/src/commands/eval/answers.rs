@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::arguments::{Eval, EvaluationTask};
 use crate::commands::checkpoint::Loaded;
 use crate::failure::Verdict;
+use crate::flags::told_as_typed;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::progress::Counter;
@@ -37,7 +38,7 @@ struct Wrong {
 
 pub fn run(eval: &Eval, task: EvaluationTask, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     anyhow::ensure!(!eval.prompt_end.is_empty(), "--prompt-end is empty: name what ends a prompt");
-    let loaded = Loaded::read(&eval.checkpoint, threads)?;
+    let loaded = Loaded::read_as(&eval.packing, &eval.checkpoint, threads)?;
     let examples = Examples::Prompts {
         prompt: eval.prompt_field.clone(),
         completion: eval.completion_field.clone(),
@@ -45,7 +46,8 @@ pub fn run(eval: &Eval, task: EvaluationTask, threads: usize, output: Output) ->
     };
     let source = Source { paths: eval.data.clone(), examples, ..Source::default() };
     let most = if eval.count == 0 { usize::MAX } else { eval.count };
-    let documents: Vec<Document> = Documents::of(&source)?.take(most).collect::<data::Result<_>>()?;
+    let documents = Documents::of(&source).and_then(|all| all.take(most).collect::<data::Result<_>>());
+    let documents: Vec<Document> = told_as_typed(documents, &[("data.prompt_end", "--prompt-end")])?;
     let context = loaded.checkpoint.decoder.config.context;
     let mut target = loaded.target(context)?;
     let vocabulary = &loaded.checkpoint.vocabulary;

@@ -157,4 +157,7 @@ pub struct Report {
     pub pairs: usize,
     #[command(flatten)]
     pub live: Live,
+    /// Read the model, say what would be written, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::arguments::Probe as Arguments;
 use super::subject::Subject;
+use crate::commands::new_folder::absent;
 use crate::failure::Verdict;
 use crate::output::Output;
 
@@ -23,7 +24,7 @@ pub struct Figures {
 
 pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<Verdict> {
     if let Some(file) = &arguments.save {
-        anyhow::ensure!(!file.exists(), "{} exists: give another name, or remove it first", file.display());
+        absent(file)?;
     }
     let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
     let figures = measure(&subject, arguments, arguments.save.as_deref(), output)?;

@@ -17,6 +17,7 @@ use super::saturation::Found;
 use super::subject::{Model, Subject};
 use super::{exit, intervene, probe, saturation};
 use crate::commands::machine;
+use crate::commands::new_folder::{NewFolder, absent};
 use crate::failure::Verdict;
 use crate::output::Output;
 
@@ -37,20 +38,45 @@ struct Reported {
     figures: LensFigures,
 }
 
+/// What would be looked at.
+#[derive(Serialize)]
+struct Planned {
+    folder: String,
+    layers: usize,
+    outputs: usize,
+}
+
+impl Planned {
+    fn text(&self) -> String {
+        let Self { folder, layers, outputs } = self;
+        format!("would look into {layers} layers with {outputs} outputs and write {folder} (dry run)")
+    }
+}
+
 pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let out = &arguments.out;
-    anyhow::ensure!(!out.exists(), "{} exists: give another folder, or remove it first", out.display());
+    if arguments.dry_run {
+        absent(out)?;
+        let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
+        let sizes = subject.model.taps().sizes();
+        let planned =
+            Planned { folder: out.display().to_string(), layers: sizes.layers, outputs: sizes.outputs };
+        output.result(&planned, || planned.text())?;
+        return Ok(Verdict::Done);
+    }
+    // Before minutes of work: a place where nothing can be written is told at once.
+    let written = NewFolder::begin(out, "--out")?;
     let figures = measure(arguments, threads, output)?;
-    fs_err::create_dir_all(out)?;
     let mut files = 0;
     for (name, chart) in figures.charts() {
-        fs_err::write(out.join(format!("{name}.svg")), chart.svg())?;
-        fs_err::write(out.join(format!("{name}.json")), serde_json::to_string_pretty(&chart)?)?;
-        fs_err::write(out.join(format!("{name}.csv")), chart.csv())?;
+        fs_err::write(written.path().join(format!("{name}.svg")), chart.svg())?;
+        fs_err::write(written.path().join(format!("{name}.json")), serde_json::to_string_pretty(&chart)?)?;
+        fs_err::write(written.path().join(format!("{name}.csv")), chart.csv())?;
         files += 3;
     }
     let page = out.join("lens.html");
-    data::write_whole(&page, figures.page().html().as_bytes())?;
+    fs_err::write(written.path().join("lens.html"), figures.page().html())?;
+    written.finish()?;
     let reported = Reported {
         page: page.display().to_string(),
         files: files + 1,
@@ -98,7 +124,7 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
     let mut left_out = |what: &str, error: anyhow::Error| {
         figures.remarks.push(format!("{what}: {}.", crate::failure::one_line(&error)));
     };
-    let folder = tempfile::tempdir()?;
+    let folder = data::temporary_folder()?;
     let file = folder.path().join("probe.json");
     let probing = Probe { subject: subject_arguments.clone(), save: None, first_layer: None };
     let mut kept_probe = None;

@@ -80,7 +80,7 @@ impl Subject {
             Kind::Whisper => Model::Whisper(Box::new(Whisper::load(folder, weights)?)),
             Kind::Keyword => Model::Keyword(Box::new(Keyword::load(folder, weights)?)),
         };
-        let reader = match (kind, folder.join("tokenizer.json").is_file()) {
+        let reader = match (kind, checkpoint::present(&folder.join("tokenizer.json"))?) {
             (Kind::Vit | Kind::Keyword, _) => TokenReader::Bytes,
             (_, true) => TokenReader::Vocabulary(Vocabulary::load(folder)?),
             (_, false) => {
@@ -94,7 +94,8 @@ impl Subject {
                 TokenReader::Bytes
             }
         };
-        let with_heads = kind == Kind::Decoder && random.is_none() && folder.join("mtp.json").is_file();
+        let with_heads =
+            kind == Kind::Decoder && random.is_none() && checkpoint::present(&folder.join("mtp.json"))?;
         let checkpoint = with_heads.then(|| Checkpoint::load(folder).map(Box::new)).transpose()?;
         let heads = checkpoint.filter(|checkpoint| checkpoint.objective.heads().is_some());
         Ok(Self { kind, model, reader, heads })

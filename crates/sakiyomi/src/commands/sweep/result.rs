@@ -1,6 +1,5 @@
 //! What a finished run leaves behind: `result.json` in its folder.
 
-use std::io::Write;
 use std::path::Path;
 
 use decode::DepthCounts;
@@ -76,11 +75,7 @@ impl RunResult {
 
     /// Writes it, whole or not at all.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        let mut file = data::unfinished_file(folder)?;
-        file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(folder.join(FILE)).map_err(|error| error.error)?;
-        Ok(())
+        Ok(data::write_whole(&folder.join(FILE), serde_json::to_string_pretty(self)?.as_bytes())?)
     }
 
     /// Tokens per second of training.

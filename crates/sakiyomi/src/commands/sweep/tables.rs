@@ -254,7 +254,7 @@ fn write_csv(file: &Path, rows: &[Vec<Field>]) -> anyhow::Result<()> {
             };
         }
     }
-    let mut writer = csv::Writer::from_path(file)?;
+    let mut writer = csv::Writer::from_writer(Vec::new());
     if !columns.is_empty() {
         writer.write_record(&columns)?;
     }
@@ -262,5 +262,5 @@ fn write_csv(file: &Path, rows: &[Vec<Field>]) -> anyhow::Result<()> {
         let cell = |column: &&str| row.iter().find(|(name, _)| name == column).map_or("", |(_, value)| value);
         writer.write_record(columns.iter().map(cell))?;
     }
-    Ok(writer.flush()?)
+    Ok(data::write_whole(file, &writer.into_inner()?)?)
 }

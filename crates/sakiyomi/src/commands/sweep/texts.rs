@@ -31,16 +31,12 @@ pub fn prepare(name: &str, spec: &TextSpec, file: &Path) -> anyhow::Result<usize
     ensure!(!texts.is_empty(), "text.{name}: no file with text in it");
     let folder = file.parent().context("texts lie in a folder")?;
     fs_err::create_dir_all(folder)?;
-    let mut written = data::unfinished_file(folder)?;
-    {
-        let mut writer = std::io::BufWriter::new(&mut written);
-        for text in texts {
-            serde_json::to_writer(&mut writer, &serde_json::json!({ "text": text }))?;
-            writeln!(writer)?;
-        }
-        writer.flush()?;
+    let mut writer = std::io::BufWriter::new(data::Unfinished::begin(file)?);
+    for text in texts {
+        serde_json::to_writer(&mut writer, &serde_json::json!({ "text": text }))?;
+        writeln!(writer)?;
     }
-    written.persist(file).map_err(|error| error.error)?;
+    writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()?;
     Ok(passed_over)
 }
 

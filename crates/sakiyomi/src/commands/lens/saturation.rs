@@ -3,7 +3,7 @@
 use lens::Saturation;
 use lens::null::null;
 use lens::order::{Order, order};
-use lens::saturation::Accuracy;
+use lens::saturation::{Accuracy, Decision};
 use lens::statistics::Mean;
 use objective::Objective;
 use serde::Serialize;
@@ -70,7 +70,7 @@ pub struct Head {
 #[derive(Debug, Serialize)]
 pub struct Difference {
     pub strict_tau: Option<f64>,
-    pub mean_rank: Vec<f64>,
+    pub mean_rank: Vec<Option<f64>>,
 }
 
 pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<Verdict> {
@@ -92,15 +92,18 @@ pub fn measure(arguments: &Arguments, output: Output) -> anyhow::Result<(Figures
     let sizes = subject.model.taps().sizes();
     let (saturation, likeness) = subject.look(subject_arguments, false, output, &mut |_, _, _| Ok(()))?;
     let accuracy = Accuracy::of(&saturation.decisions);
-    let found = judge(&saturation, arguments)?;
+    let found = judge(&saturation, saturation.cut(subject_arguments.cut)?, arguments);
+    // What it is compared with may have nothing that passes the cut, which is a finding, too.
+    let compared =
+        |other: &Saturation| judge(other, other.cut(subject_arguments.cut).unwrap_or_default(), arguments);
     let walks = null(&likeness, sizes.outputs, subject_arguments.choices, subject_arguments.seed);
-    let null = judge(&walks, arguments)?;
+    let null = compared(&walks);
     let random = match arguments.against_random {
         None => None,
         Some(seed) => {
             let random = Subject::load(subject_arguments, Some(seed), output)?;
             let (saturation, _) = random.look(subject_arguments, false, output, &mut |_, _, _| Ok(()))?;
-            Some(judge(&saturation, arguments)?)
+            Some(compared(&saturation))
         }
     };
     let mut heads = Vec::new();
@@ -111,10 +114,11 @@ pub fn measure(arguments: &Arguments, output: Output) -> anyhow::Result<(Figures
             let saturation =
                 subject.look_through_head(checkpoint, parallel, depth, subject_arguments, output)?;
             let accuracy = Accuracy::of(&saturation.decisions);
-            heads.push(Head { depth, accuracy, found: judge(&saturation, arguments)? });
+            heads.push(Head { depth, accuracy, found: compared(&saturation) });
         }
     }
-    let rank = |pair: (&Mean, &Mean)| pair.0.mean - pair.1.mean;
+    let rank =
+        |(found, null): (&Mean, &Mean)| (found.count > 0 && null.count > 0).then_some(found.mean - null.mean);
     let minus_null = Difference {
         strict_tau: found.order.strict_tau.zip(null.order.strict_tau).map(|(found, null)| found - null),
         mean_rank: found.order.mean_rank.iter().zip(&null.order.mean_rank).map(rank).collect(),
@@ -140,18 +144,17 @@ pub fn measure(arguments: &Arguments, output: Output) -> anyhow::Result<(Figures
     Ok((figures, saturation))
 }
 
-/// Order among what passes the cut.
-fn judge(saturation: &Saturation, arguments: &Arguments) -> anyhow::Result<Found> {
-    let kept = saturation.cut(arguments.subject.cut)?;
+/// Order among `kept`, which passes the cut.
+fn judge(saturation: &Saturation, kept: Vec<Decision>, arguments: &Arguments) -> Found {
     let (layers, choices) = (saturation.layers, saturation.choices);
-    Ok(Found {
+    Found {
         tokens: saturation.decisions.len(),
         tokens_in_cut: kept.len(),
         saturating: saturation.saturating(),
         mean_layer: saturation.mean_layers(),
         histogram: saturation.histogram(),
         order: order(&kept, layers, choices, arguments.permutations, arguments.subject.seed),
-    })
+    }
 }
 
 fn text(figures: &Figures) -> String {

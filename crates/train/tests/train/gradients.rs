@@ -4,7 +4,9 @@ use objective::{HeadKind, HeadsSpec, Objective};
 use tensor::random;
 use train::config::{TrainMode, TrainSection};
 
-use crate::support::{Model, documents, every_kind, families, packed, relative_difference, tiny_config};
+use crate::support::{
+    Model, documents, every_kind, families, packed, relative_difference, slope, tiny_config,
+};
 
 #[test]
 fn finite_differences_agree_for_every_kind_of_head() {
@@ -36,18 +38,10 @@ fn assert_finite_differences(mut model: Model) {
         let drawn = (0..2).map(|_| (random::uniform(&mut rng) * gradient.len() as f32) as usize);
         for index in largest.into_iter().chain(drawn.collect::<Vec<_>>()) {
             let before = model.params.data(id)[index];
-            let mut difference = |step: f32| {
-                let mut at = |value: f32| {
-                    model.params.data_mut(id)[index] = value;
-                    model.loss(&batch)
-                };
-                let slope = (at(before + step) - at(before - step))
-                    / (f64::from(before + step) - f64::from(before - step));
-                at(before);
-                slope
-            };
-            // Richardson's extrapolation: what is left of the error is of the fourth order in the step.
-            let numeric = (4.0 * difference(4e-3) - difference(8e-3)) / 3.0;
+            let numeric = slope(before, |value| {
+                model.params.data_mut(id)[index] = value;
+                model.loss(&batch)
+            });
             let exact = f64::from(gradient[index]);
             let allowed = 2e-4 + 5e-3 * exact.abs();
             let family = model.decoder.config.family;

@@ -10,7 +10,7 @@ use tensor::{Arena, LossSum, Ops, Params, Tape, random};
 use train::config::TrainSection;
 use train::step::Stepper;
 
-use crate::support::{VOCABULARY, documents, layout, packed, relative_difference, tiny_config};
+use crate::support::{VOCABULARY, documents, layout, packed, relative_difference, slope, tiny_config};
 
 fn spec(kind: JointKind, n: usize, rank: usize) -> JointSpec {
     JointSpec::new(kind, n, rank)
@@ -177,17 +177,10 @@ fn differences_agree(joint: &mut Joint, batch: &Batch, loss: &dyn Fn(&Joint, &Ba
         let drawn = (random::uniform(&mut rng) * gradient.len() as f32) as usize;
         for index in largest.into_iter().chain([drawn]) {
             let before = joint.params.data(id)[index];
-            let mut difference = |step: f32| {
-                let mut at = |value: f32| {
-                    joint.params.data_mut(id)[index] = value;
-                    loss(joint, batch)
-                };
-                let slope = (at(before + step) - at(before - step))
-                    / (f64::from(before + step) - f64::from(before - step));
-                at(before);
-                slope
-            };
-            let numeric = (4.0 * difference(4e-3) - difference(8e-3)) / 3.0;
+            let numeric = slope(before, |value| {
+                joint.params.data_mut(id)[index] = value;
+                loss(joint, batch)
+            });
             let exact = f64::from(gradient[index]);
             let allowed = 2e-4 + 5e-3 * exact.abs();
             assert!((numeric - exact).abs() < allowed, "{what}, {name}[{index}]: {numeric} against {exact}");

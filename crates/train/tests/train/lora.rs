@@ -9,7 +9,7 @@ use train::config::{ObjectiveKind, TrainMode};
 use train::{Checkpoint, RunConfig, train};
 
 use crate::small_run::{Watcher, config, finish};
-use crate::support::{Model, documents, packed, relative_difference, tiny_config};
+use crate::support::{Model, documents, packed, relative_difference, slope, tiny_config};
 
 fn spec(targets: &[&str]) -> LoraSpec {
     LoraSpec {
@@ -46,17 +46,10 @@ fn finite_differences_agree_through_adapters() {
         let index =
             (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs())).unwrap();
         let before = model.params.data(id)[index];
-        let mut difference = |step: f32| {
-            let mut at = |value: f32| {
-                model.params.data_mut(id)[index] = value;
-                model.loss(&batch)
-            };
-            let slope = (at(before + step) - at(before - step))
-                / (f64::from(before + step) - f64::from(before - step));
-            at(before);
-            slope
-        };
-        let numeric = (4.0 * difference(4e-3) - difference(8e-3)) / 3.0;
+        let numeric = slope(before, |value| {
+            model.params.data_mut(id)[index] = value;
+            model.loss(&batch)
+        });
         let exact = f64::from(gradient[index]);
         assert!(
             exact != 0.0 && (numeric - exact).abs() < 2e-4 + 5e-3 * exact.abs(),

@@ -9,7 +9,7 @@ use train::step::Stepper;
 use train::{Checkpoint, RunFolder, train};
 
 use crate::small_run::{Watcher, config, finish};
-use crate::support::{documents, families, packed, relative_difference, tiny_config};
+use crate::support::{documents, families, packed, relative_difference, slope, tiny_config};
 
 struct Model {
     decoder: Decoder,
@@ -111,17 +111,10 @@ fn finite_differences_agree_for_every_family() {
             let drawn = (random::uniform(&mut rng) * gradient.len() as f32) as usize;
             for index in [largest, drawn] {
                 let before = model.params.data(id)[index];
-                let mut difference = |step: f32| {
-                    let mut at = |value: f32| {
-                        model.params.data_mut(id)[index] = value;
-                        model.loss(&batch)
-                    };
-                    let slope = (at(before + step) - at(before - step))
-                        / (f64::from(before + step) - f64::from(before - step));
-                    at(before);
-                    slope
-                };
-                let numeric = (4.0 * difference(4e-3) - difference(8e-3)) / 3.0;
+                let numeric = slope(before, |value| {
+                    model.params.data_mut(id)[index] = value;
+                    model.loss(&batch)
+                });
                 let exact = f64::from(gradient[index]);
                 let allowed = 2e-4 + 5e-3 * exact.abs();
                 let family = config.family;

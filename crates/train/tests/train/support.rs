@@ -167,6 +167,18 @@ fn without_empty_rows(batch: &Batch) -> Batch {
     kept
 }
 
+/// The slope at `value` of what `at` gives for a parameter that it sets, and that is set to `value` again: central differences,
+/// and Richardson's extrapolation, so that what is left of the error is of the fourth order in the step.
+pub fn slope(value: f32, mut at: impl FnMut(f32) -> f64) -> f64 {
+    let mut difference = |step: f32| {
+        let (above, below) = (value + step, value - step);
+        (at(above) - at(below)) / (f64::from(above) - f64::from(below))
+    };
+    let slope = (4.0 * difference(4e-3) - difference(8e-3)) / 3.0;
+    at(value);
+    slope
+}
+
 /// The largest difference, relative to the largest value.
 pub fn relative_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());

@@ -118,9 +118,10 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
         ..LensFigures::default()
     };
     figures.orders.extend(measured.random.as_ref().map(|found| order("random weights", found)));
-    figures
-        .orders
-        .extend(measured.heads.iter().map(|head| order(&format!("head {} ahead", head.depth), &head.found)));
+    figures.orders.extend(measured.heads.iter().flat_map(|head| {
+        let name = format!("head {} ahead", head.depth);
+        [order(&name, &head.found), order(&format!("null of {name}"), &head.null)]
+    }));
     let mut left_out = |what: &str, error: anyhow::Error| {
         figures.remarks.push(format!("{what}: {}.", crate::failure::one_line(&error)));
     };

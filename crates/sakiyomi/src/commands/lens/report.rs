@@ -302,7 +302,7 @@ fn live_figures(found: &LiveFigures) -> ExitFigures {
     ExitFigures {
         family: family.to_owned(),
         threshold,
-        speedup: (Some(found.layer_speedup), found.speedup),
+        speedup: (Some(found.layer_speedup), found.speedup.median),
         accuracy: found.agreement,
         live: true,
         ..ExitFigures::default()
@@ -314,7 +314,7 @@ fn lossless_figures(found: &LosslessFigures) -> ExitFigures {
     ExitFigures {
         family: "lossless draft".to_owned(),
         how: exit::drafting(found),
-        speedup: (None, found.speedup),
+        speedup: (None, found.speedup.median),
         accuracy: f64::from(u8::from(found.identical)),
         live: true,
         ..ExitFigures::default()

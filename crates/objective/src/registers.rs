@@ -2,11 +2,13 @@
 //!
 //! A register behind token t with offset d predicts token t + d. It is one vector shared by all of them; that it stands for
 //! another distance is told by its position alone, t + d - 1: where the token stands that would predict t + d in ordinary
-//! next-token prediction. It sees what token t sees, and itself; nobody sees it. What remains at the end is the model as it is.
+//! next-token prediction. It sees what token t sees, and itself; nobody sees it. What remains at the end is the model as it is;
+//! kept beside it, the vector lets the model draft ([`Drafter`]).
 //!
 //! `loss = (1 - a) * mean over tokens + a * mean over registers` (section 3.1), both means over the window of a step.
 
 mod attach;
+mod drafting;
 mod place;
 
 use data::Batch;
@@ -221,8 +223,8 @@ impl Objective for Registers {
         sums
     }
 
-    /// Registers are gone when the model decodes.
+    /// Registers are gone when the model decodes, unless they draft; with offset 1 alone nothing was learnt to draft from.
     fn drafter(&self) -> Option<&dyn Drafter> {
-        None
+        (self.spec.d_max > 1).then_some(self as &dyn Drafter)
     }
 }

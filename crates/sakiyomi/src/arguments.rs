@@ -529,6 +529,8 @@ pub enum DraftSource {
     Heads,
     /// Joint heads of the checkpoint.
     Joint,
+    /// The registers that the checkpoint was trained with.
+    Registers,
     /// What followed the last tokens earlier in the text; needs no training.
     Lookup,
     /// The model's own early layers, see --exit-layer; needs no training.

@@ -253,8 +253,7 @@ fn several_continuations_at_once_are_each_as_alone() {
 fn sampling_has_the_distribution_of_the_model() {
     let toy = Toy::new(&config(11, 2, 96), 4);
     let settings = ExactnessSettings { draws: 1000, tokens_per_text: 24, ..ExactnessSettings::default() };
-    let found =
-        exactness(&mut toy.target(1), &[vec![1, 2], vec![5]], &settings, &mut |_, _| {}).unwrap();
+    let found = exactness(&mut toy.target(1), &[vec![1, 2], vec![5]], &settings, &mut |_, _| {}).unwrap();
     assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());
     assert!(found.cases.iter().all(|case| case.drafted > 0));
 }

@@ -12,9 +12,9 @@ use super::Registers;
 use crate::{Chooser, Drafter, Verified};
 
 impl Drafter for Registers {
-    /// Up to the largest offset that was learnt.
+    /// Up to the largest offset that was learnt, in an image within its row.
     fn longest(&self) -> usize {
-        self.spec.d_max - 1
+        self.spec.longest_draft()
     }
 
     fn taps(&self) -> Vec<usize> {

@@ -157,7 +157,7 @@ impl<'t, 'a, 'r> Batch<'t, 'a, 'r> {
             self.target.select(place);
             if share > 0 {
                 let mut drafting = one.text.sampler.drafting();
-                self.target.draft(one.rows[0], share, &mut drafting);
+                one.statistics.forwards += self.target.draft(one.rows[0], share, &mut drafting);
                 one.draft = drafting.finish();
                 one.rows.extend(one.draft.iter().map(|drafted| drafted.token));
             } else if one.draft_length.min(one.text.most_drafts()) == 0 {

@@ -41,7 +41,7 @@ pub fn forced(
     while statistics.committed_tokens + 1 < new_tokens {
         if draft_length > 0 {
             let mut drafted = Greedy::default();
-            target.draft(rows[0], draft_length, &mut drafted);
+            statistics.forwards += target.draft(rows[0], draft_length, &mut drafted);
             rows.extend_from_slice(&drafted.tokens);
         }
         let drafted = rows.len() - 1;

@@ -48,7 +48,7 @@ pub fn forward_costs(
 
 /// Positions that [`round_costs`] needs beyond its context, with drafts of up to `longest` tokens.
 pub fn positions_of_rounds(longest: usize, repeats: usize) -> usize {
-    (longest + 1) * (repeats + 2)
+    2 * (longest + 1) * (repeats + 2)
 }
 
 /// What a round costs with drafts of every length, from none to the longest, after `context`: drafting, the model's run, and
@@ -65,21 +65,12 @@ pub fn round_costs(target: &mut Target, context: &[u32], repeats: usize) -> Resu
     let mut seconds = vec![Vec::with_capacity(repeats); longest + 1];
     for repeat in 0..=repeats {
         for (length, seconds) in seconds.iter_mut().enumerate() {
+            if target.runs_beside() {
+                // What a draft is read from runs in the round before, which is as long as a rule.
+                drafted_round(target, decided, length)?;
+            }
             let start = Instant::now();
-            let mut drafted = Greedy::default();
-            if length > 0 {
-                target.draft(decided, length, &mut drafted);
-            }
-            let mut rows = vec![decided];
-            rows.extend(drafted.tokens);
-            // A drafter that finds nothing here may find something elsewhere.
-            rows.resize(length + 1, decided);
-            let logits = target.forward(&rows)?;
-            for row in 0..logits.rows {
-                std::hint::black_box(argmax(logits.row(row)));
-            }
-            target.recycle(logits);
-            target.commit(1);
+            drafted_round(target, decided, length)?;
             if repeat > 0 {
                 seconds.push(start.elapsed().as_secs_f64());
             }
@@ -88,4 +79,23 @@ pub fn round_costs(target: &mut Target, context: &[u32], repeats: usize) -> Resu
     // The fastest of each: what disturbs a measurement only ever slows it down.
     let fastest = |seconds: Vec<f64>| seconds.into_iter().fold(f64::INFINITY, f64::min);
     Ok(RoundCosts { seconds: seconds.into_iter().map(fastest).collect() })
+}
+
+/// A round with a draft of `length`, of which nothing is accepted.
+fn drafted_round(target: &mut Target, decided: u32, length: usize) -> Result<()> {
+    let mut drafted = Greedy::default();
+    if length > 0 {
+        target.draft(decided, length, &mut drafted);
+    }
+    let mut rows = vec![decided];
+    rows.extend(drafted.tokens);
+    // A drafter that finds nothing here may find something elsewhere.
+    rows.resize(length + 1, decided);
+    let logits = target.forward(&rows)?;
+    for row in 0..logits.rows {
+        std::hint::black_box(argmax(logits.row(row)));
+    }
+    target.recycle(logits);
+    target.commit(1);
+    Ok(())
 }

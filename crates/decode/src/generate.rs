@@ -69,6 +69,16 @@ pub fn generate(
     Ok(Generation { text, pieces: writer.pieces, decoded })
 }
 
+/// The text that `decoded` adds to `prompt`; an end token has none.
+pub fn text_after(vocabulary: &Vocabulary, prompt: &[u32], decoded: &Decoded) -> String {
+    let mut stream = stream_after(vocabulary, prompt);
+    let ended = usize::from(decoded.ending == Ending::EndToken);
+    let mut text: String =
+        decoded.ids[..decoded.ids.len() - ended].iter().map(|token| stream.push(*token)).collect();
+    text += &stream.finish();
+    text
+}
+
 /// More tokens than one character has bytes.
 const CONTEXT_OF_A_TOKEN: usize = 16;
 

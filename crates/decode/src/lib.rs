@@ -39,7 +39,7 @@ pub use exactness::{Exactness, ExactnessSettings, TestedCase, exactness};
 pub use filters::{Distribution, Entry, Seen};
 pub use forced::forced;
 pub use forward_cost::{forward_costs, positions_of_rounds, round_costs};
-pub use generate::{GenerateSettings, Generation, Piece, generate};
+pub use generate::{GenerateSettings, Generation, Piece, generate, text_after};
 pub use lookup::Lookup;
 pub use measure::{DraftedSpeed, MeasureSettings, Measurement, Speed, Spread, measure};
 pub use rejection::Drafted;

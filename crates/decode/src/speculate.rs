@@ -210,7 +210,7 @@ fn round(
     let mut draft = Vec::new();
     if draft_length > 0 {
         let mut drafting = text.sampler.drafting();
-        target.draft(rows[0], draft_length, &mut drafting);
+        statistics.forwards += target.draft(rows[0], draft_length, &mut drafting);
         draft = drafting.finish();
         rows.extend(draft.iter().map(|drafted| drafted.token));
     } else if most == 0 {

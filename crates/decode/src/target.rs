@@ -1,5 +1,7 @@
 //! The model as decoding sees it: committed positions, rows that are pending, and what the drafter builds on.
 
+mod beside;
+
 use std::sync::Arc;
 
 use kernels::packed::WeightType;
@@ -11,6 +13,7 @@ use tensor::{Ops, Params};
 
 use crate::draft_length::DraftLength;
 use crate::error::{Error, Result};
+use beside::Beside;
 
 /// Rows of the prompt that run at once.
 const PREFILL_ROWS: usize = 256;
@@ -53,6 +56,7 @@ struct Tapped {
     /// The states of so many committed rows before them, one value for each tap: what a draft that may never be wanted needs.
     waiting: Vec<Rows>,
     waiting_rows: usize,
+    beside: Beside,
 }
 
 impl Tapped {
@@ -224,6 +228,7 @@ impl<'a> Target<'a> {
         self.check_tokens(prompt)?;
         self.state.length = 0;
         self.state.tapped.forget();
+        self.state.tapped.beside = Beside::default();
         self.state.drafting = drafting && self.drafter.is_some();
         // What a draft began that was never verified is of another text.
         drop(self.drafter.and_then(Drafter::begun));
@@ -321,16 +326,18 @@ impl<'a> Target<'a> {
         self.state.length += rows;
         self.state.pending = 0;
         self.state.tapped.verified = if self.state.drafting { rows } else { 0 };
+        self.state.tapped.beside.commit(rows);
     }
 
     /// Lets the drafter propose up to `length` tokens to `chooser`, the first of which stands after `decided`, the token that
-    /// the last committed row decided.
+    /// the last committed row decided. Gives how many runs of the whole model that took: none, or one where the drafter needs
+    /// rows that did not run beside the last ones.
     ///
     /// # Panics
     ///
     /// If the sequence was started without drafting, no rows were committed since the last draft, or `length` is beyond
     /// [`longest_draft`](Self::longest_draft).
-    pub fn draft(&mut self, decided: u32, length: usize, chooser: &mut dyn Chooser) {
+    pub fn draft(&mut self, decided: u32, length: usize, chooser: &mut dyn Chooser) -> usize {
         assert!(self.state.drafting, "the sequence was started without drafting");
         let committed = self.state.tapped.verified + self.state.tapped.waiting_rows;
         assert!(committed > 0, "a draft builds on rows committed since the last one");
@@ -341,13 +348,16 @@ impl<'a> Target<'a> {
         );
         self.state.tokens.truncate(self.state.length);
         self.state.tokens.push(decided);
+        let runs = self.have_beside(length);
         self.run_drafter(length, chooser);
+        runs
     }
 
     /// No more drafts will be asked for in this sequence: the drafter's caches need not be kept up.
     pub fn stop_drafting(&mut self) {
         self.state.drafting = false;
         self.state.tapped.forget();
+        self.state.tapped.beside = Beside::default();
     }
 
     /// Goes back to `length` committed positions.
@@ -359,6 +369,7 @@ impl<'a> Target<'a> {
         assert!(length <= self.state.length, "cannot go back to {length} from {}", self.state.length);
         // What stays must be in the drafter's caches as well.
         self.take_in();
+        self.state.tapped.beside.forget();
         self.state.length = length;
         self.state.pending = 0;
     }
@@ -382,13 +393,17 @@ impl<'a> Target<'a> {
         self.engine.stand_at(self.state.length);
         let (drafting, length) = (self.state.drafting, self.state.length);
         let begun = if drafting { self.drafter.and_then(Drafter::begun) } else { None };
+        let beside = self.wanted_beside();
         let (states, tapped) = match begun.filter(|begun| tokens.starts_with(&begun.tokens)) {
             Some(begun) => {
                 let first = begun.blocks;
                 let begun = finish_begun(&mut self.engine, self.decoder, begun, tokens, length);
                 self.run_from(begun, first, drafting)
             }
-            None => self.run_rows(tokens, drafting),
+            None => match beside {
+                Some(vector) => (self.run_with_beside(tokens, vector), Vec::new()),
+                None => self.run_rows(tokens, drafting),
+            },
         };
         self.state.tapped.states.extend(tapped);
         states
@@ -402,6 +417,9 @@ impl<'a> Target<'a> {
         self.state.tokens.truncate(self.state.length);
         self.state.tokens.extend_from_slice(tokens);
         self.state.pending = tokens.len();
+        if let Some(rows) = self.state.tapped.beside.forget() {
+            self.engine.recycle(rows);
+        }
     }
 
     /// The residual stream after the last block, and after the layers that the drafter reads.
@@ -459,7 +477,8 @@ impl<'a> Target<'a> {
             0 => (&tapped.states, tapped.verified),
             rows => (&tapped.waiting, rows),
         };
-        let verified = Verified { states, rows, first_position: *committed - rows, tokens };
+        let beside = tapped.beside.of_last_row();
+        let verified = Verified { states, rows, first_position: *committed - rows, tokens, beside };
         self.engine.stand_in(self.selected, *committed - rows);
         drafter.draft(&mut self.engine, self.decoder, &verified, length, chooser);
         tapped.forget();

@@ -14,7 +14,7 @@ use crate::cpu::{Isa, isa, multiversion};
 use crate::packed::{Element, LANES, Product, Shared, Start, UpperHalf, rounded};
 use crate::soft_cap;
 use crate::team::Team;
-use crate::vector::lanes;
+use crate::vector::{self, lanes};
 
 /// Keys per chunk. Part of the arithmetic: another number gives other bits.
 const CHUNK: usize = 64;
@@ -123,6 +123,26 @@ impl CachedAttention {
         self.forward_on(isa(), team, qkv, first_position, first_visible, keys, values, out);
     }
 
+    /// Writes what side rows attend to into `out`, `[rows, heads * head_dim]`: row `r` of `qkv` sees the stored keys of the
+    /// positions `seen[r]`, which may be none, and its own key, which is not stored.
+    ///
+    /// # Panics
+    ///
+    /// If a slice has another size than the shape says, or a row sees positions beyond the capacity.
+    pub fn forward_beside<V: CacheValue>(
+        &self,
+        team: &Team,
+        qkv: &[f32],
+        seen: &[Range<u32>],
+        keys: &[V],
+        values: &[V],
+        out: &mut [f32],
+    ) {
+        let beyond = seen.iter().any(|seen| seen.end as usize > self.capacity);
+        assert!(!beyond, "positions beyond the capacity of the cache");
+        self.attend_on(isa(), team, qkv, Seen::Beside(seen), keys, values, out);
+    }
+
     /// [`forward`](Self::forward) with the products of a certain instruction set, so that tests can walk all of them.
     fn forward_on<V: CacheValue>(
         &self,
@@ -135,25 +155,31 @@ impl CachedAttention {
         values: &[V],
         out: &mut [f32],
     ) {
-        let rows = self.rows(qkv, first_position);
-        assert_eq!(first_visible.len(), rows, "first_visible is not [rows]");
+        self.rows(qkv, first_position);
+        for (row, first) in first_visible.iter().enumerate() {
+            assert!(*first as usize <= first_position + row, "row {row} does not see itself");
+        }
+        let seen = Seen::Upto { first_position, first_visible };
+        self.attend_on(isa, team, qkv, seen, keys, values, out);
+    }
+
+    fn attend_on<V: CacheValue>(
+        &self,
+        isa: Isa,
+        team: &Team,
+        qkv: &[f32],
+        seen: Seen,
+        keys: &[V],
+        values: &[V],
+        out: &mut [f32],
+    ) {
+        let rows = self.rows(qkv, 0);
+        assert_eq!(seen.rows(), rows, "what rows see is not [rows]");
         assert_eq!(keys.len(), self.cache_len(), "the cache of keys has another size than cache_len");
         assert_eq!(values.len(), self.cache_len(), "the cache of values has another size than cache_len");
         assert_eq!(out.len(), rows * self.heads * self.head_dim, "out is not [rows, heads * head_dim]");
         assert!(isa.available(), "this machine has no {}", isa.name());
-        for (row, first) in first_visible.iter().enumerate() {
-            assert!(*first as usize <= first_position + row, "row {row} does not see itself");
-        }
-        let layer = Layer {
-            shape: *self,
-            isa,
-            qkv,
-            first_position,
-            first_visible,
-            keys,
-            values,
-            out: Shared(out.as_mut_ptr()),
-        };
+        let layer = Layer { shape: *self, isa, qkv, seen, keys, values, out: Shared(out.as_mut_ptr()) };
         let group = self.heads / self.kv_heads;
         let tiles = (rows * group).div_ceil(TILE);
         let attend = |part: usize| {
@@ -168,8 +194,7 @@ impl CachedAttention {
             }
         };
         let parts = self.kv_heads * tiles;
-        let farthest = first_visible.first().map_or(0, |first| *first as usize);
-        if 2 * rows * self.heads * self.head_dim * (first_position + rows - farthest) < ALONE {
+        if 2 * rows * self.heads * self.head_dim * seen.span() < ALONE {
             (0..parts).for_each(attend);
         } else {
             team.run(parts, &attend);
@@ -216,13 +241,48 @@ impl CachedAttention {
     }
 }
 
+/// The stored keys that rows see.
+#[derive(Clone, Copy)]
+enum Seen<'a> {
+    /// Row `r` stands at `first_position + r` and sees the keys from `first_visible[r]` to its own.
+    Upto { first_position: usize, first_visible: &'a [u32] },
+    /// Row `r` sees the keys of these positions, and its own, which is not stored.
+    Beside(&'a [Range<u32>]),
+}
+
+impl Seen<'_> {
+    fn rows(self) -> usize {
+        match self {
+            Self::Upto { first_visible, .. } => first_visible.len(),
+            Self::Beside(seen) => seen.len(),
+        }
+    }
+
+    /// First and end of what a row sees.
+    fn of(self, row: usize) -> (usize, usize) {
+        match self {
+            Self::Upto { first_position, first_visible } => {
+                (first_visible[row] as usize, first_position + row + 1)
+            }
+            Self::Beside(seen) => (seen[row].start as usize, seen[row].end as usize),
+        }
+    }
+
+    /// Positions from the first that any row sees to the last, about.
+    fn span(self) -> usize {
+        match self.rows() {
+            0 => 0,
+            rows => self.of(rows - 1).1.saturating_sub(self.of(0).0) + 1,
+        }
+    }
+}
+
 /// One call of [`CachedAttention::forward`], as its parts see it.
 struct Layer<'a, V> {
     shape: CachedAttention,
     isa: Isa,
     qkv: &'a [f32],
-    first_position: usize,
-    first_visible: &'a [u32],
+    seen: Seen<'a>,
     keys: &'a [V],
     values: &'a [V],
     out: Shared,
@@ -264,7 +324,7 @@ impl<V: CacheValue> Layer<'_, V> {
             let (row, column) = place(vector);
             let query = &self.qkv[row * shape.row_width() + column..][..head_dim];
             tile.queries[index][..head_dim].copy_from_slice(query);
-            visible[index] = (self.first_visible[row] as usize, self.first_position + row + 1);
+            visible[index] = self.seen.of(row);
         }
         let visible = &visible[..vectors.len()];
         let first = visible.iter().map(|(first, _)| first / CHUNK).min().unwrap_or(0);
@@ -283,6 +343,9 @@ impl<V: CacheValue> Layer<'_, V> {
         }
         for (vector, index) in vectors.zip(0..) {
             let (row, column) = place(vector);
+            if matches!(self.seen, Seen::Beside(_)) {
+                self.attend_to_itself(&mut tile, index, kv_head, row);
+            }
             let at = row * shape.heads * head_dim + column;
             // SAFETY: `out` is borrowed exclusively and holds all heads of all rows; this part alone has this vector.
             let out = unsafe { std::slice::from_raw_parts_mut(self.out.get().add(at), head_dim) };
@@ -290,6 +353,25 @@ impl<V: CacheValue> Layer<'_, V> {
             for (out, sum) in out.iter_mut().zip(&tile.sums[index]) {
                 *out = sum / total;
             }
+        }
+    }
+
+    /// Takes the own key of a side row into account, after all others.
+    fn attend_to_itself<const D: usize>(&self, tile: &mut Tile<D>, index: usize, kv_head: usize, row: usize) {
+        let shape = self.shape;
+        let own = &self.qkv[row * shape.row_width() + (shape.heads + kv_head) * shape.head_dim..];
+        let (key, value) =
+            (&own[..shape.head_dim], &own[shape.kv_heads * shape.head_dim..][..shape.head_dim]);
+        let mut score = [shape.scale * vector::dot(&tile.queries[index][..shape.head_dim], key)];
+        if let Some(cap) = shape.cap {
+            soft_cap::forward(&mut score, cap);
+        }
+        let softmax = &mut tile.softmax[index];
+        let maximum = softmax.maximum.max(score[0]);
+        let (keep, weight) = (lanes::exp(softmax.maximum - maximum), lanes::exp(score[0] - maximum));
+        *softmax = Softmax { maximum, total: softmax.total * keep + weight };
+        for (sum, value) in tile.sums[index].iter_mut().zip(value) {
+            *sum = *sum * keep + weight * value;
         }
     }
 

@@ -5,9 +5,11 @@
 //! positions beyond the committed length are *pending*. Every kernel gives a row the same bits whatever rows run beside it,
 //! of its own sequence or of others.
 
+mod beside;
 mod file;
 mod weights;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use kernels::cached_attention::{CacheValue, CachedAttention};
@@ -16,6 +18,7 @@ use kernels::packed::{PreparedRows, Start, UpperHalf};
 use kernels::team::Team;
 use tensor::{Activation, AttentionSpec, Embedding, HeadNorms, Linear, Norm, NormKind, Ops};
 
+pub use beside::SideRow;
 pub use file::{PACKED_FILE, read_packed, write_packed};
 pub use weights::EngineWeights;
 
@@ -141,6 +144,10 @@ pub struct Engine {
     keep: Vec<Keep>,
     pool: Vec<Vec<f32>>,
     first_visible: Vec<u32>,
+    /// Rows beside those of the segment.
+    side: Vec<SideRow>,
+    /// What each of them sees in a layer.
+    seen: Vec<Range<u32>>,
 }
 
 impl Engine {
@@ -158,6 +165,8 @@ impl Engine {
             keep: Vec::new(),
             pool: Vec::new(),
             first_visible: Vec::new(),
+            side: Vec::new(),
+            seen: Vec::new(),
         }
     }
 
@@ -186,6 +195,7 @@ impl Engine {
 
     /// The next rows stand at `position` and after of `sequence`.
     pub fn stand_in(&mut self, sequence: usize, position: usize) {
+        self.side.clear();
         self.segments.clear();
         self.segments.push(Segment { sequence, position, rows: 0 });
     }
@@ -199,6 +209,7 @@ impl Engine {
     pub fn stand_as(&mut self, segments: &[Segment]) {
         assert!(segments.iter().all(|segment| segment.rows > 0), "a segment without rows");
         assert!(!segments.is_empty(), "no segments");
+        self.side.clear();
         self.segments.clear();
         self.segments.extend_from_slice(segments);
     }
@@ -210,7 +221,7 @@ impl Engine {
         }
     }
 
-    /// Where `rows` rows stand, as segments that have their numbers of rows.
+    /// Where `rows` rows of tokens stand, as segments that have their numbers of rows.
     fn segments_of(&mut self, rows: usize) -> Vec<Segment> {
         let mut segments = std::mem::take(&mut self.segments);
         if let [only] = segments.as_mut_slice() {
@@ -284,18 +295,11 @@ impl Engine {
         if self.caches.len() <= segment.sequence {
             self.caches.resize_with(segment.sequence + 1, Vec::new);
         }
-        let caches = &mut self.caches[segment.sequence];
-        if caches.len() <= spec.slot {
-            caches.resize_with(spec.slot + 1, || None);
+        if self.caches[segment.sequence].len() <= spec.slot {
+            self.caches[segment.sequence].resize_with(spec.slot + 1, || None);
         }
-        let shape = CachedAttention {
-            heads: spec.heads,
-            kv_heads: spec.kv_heads,
-            head_dim: spec.head_dim,
-            capacity: self.capacity,
-            scale: spec.scale,
-            cap: spec.cap,
-        };
+        let shape = self.shape_of(spec);
+        let caches = &mut self.caches[segment.sequence];
         let cache_type = self.cache_type;
         let cache = caches[spec.slot].get_or_insert_with(|| match cache_type {
             CacheType::F32 => Cache::F32(Held::empty(&shape)),
@@ -311,6 +315,17 @@ impl Engine {
         match cache {
             Cache::F32(held) => held.attend(&shape, team, qkv, first, visible, out),
             Cache::Bf16(held) => held.attend(&shape, team, qkv, first, visible, out),
+        }
+    }
+
+    fn shape_of(&self, spec: &AttentionSpec) -> CachedAttention {
+        CachedAttention {
+            heads: spec.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            capacity: self.capacity,
+            scale: spec.scale,
+            cap: spec.cap,
         }
     }
 
@@ -411,7 +426,7 @@ impl Ops for Engine {
     }
 
     fn attention(&mut self, mut qkv: Rows, spec: &AttentionSpec) -> Rows {
-        let segments = self.segments_of(qkv.rows);
+        let segments = self.segments_of(qkv.rows - self.side.len());
         if let Some(norms) = &spec.head_norms {
             self.norm_heads(&mut qkv, norms, spec);
         }
@@ -421,6 +436,7 @@ impl Ops for Engine {
                 let positions = segment.position..segment.position + segment.rows;
                 self.positions.extend(positions.map(|position| position as u32));
             }
+            self.positions.extend(self.side.iter().map(|side| side.position as u32));
             kernels::rope::rotate(
                 &mut qkv.data,
                 qkv.width,
@@ -434,7 +450,8 @@ impl Ops for Engine {
         }
         let kept = |segment: &Segment, keep| if keep == Keep::Last { 1 } else { segment.rows };
         let keep = self.keep_of(spec.slot);
-        let kept_rows = segments.iter().map(|segment| kept(segment, keep)).sum();
+        assert!(self.side.is_empty() || keep == Keep::All, "side rows leave a layer with all others");
+        let kept_rows = segments.iter().map(|segment| kept(segment, keep)).sum::<usize>() + self.side.len();
         let mut out = self.take(kept_rows, spec.heads * spec.head_dim);
         let (mut rest, mut out_rest) = (qkv.data.as_slice(), out.data.as_mut_slice());
         for segment in &segments {
@@ -442,6 +459,11 @@ impl Ops for Engine {
             let (out, out_after) = out_rest.split_at_mut(kept(segment, keep) * spec.heads * spec.head_dim);
             self.attend(rows, *segment, spec, out);
             (rest, out_rest) = (after, out_after);
+        }
+        if let [segment] = segments[..]
+            && !self.side.is_empty()
+        {
+            self.attend_beside(rest, segment, spec, out_rest);
         }
         self.segments = segments;
         self.recycle(qkv);

@@ -3,7 +3,7 @@
 use kernels::argmax::argmax;
 use model::Decoder;
 use model::engine::{Engine, EngineWeights, Rows};
-use tensor::Params;
+use tensor::{ParamId, Params};
 
 /// Takes the tokens of a draft in, nearest first; the first stands two places after the last committed token, because the
 /// place between is decided by the model itself.
@@ -49,6 +49,9 @@ pub struct Verified<'a> {
     /// All committed tokens, the prompt's included; where a draft is asked for, after them the token that the last committed
     /// row decided.
     pub tokens: &'a [u32],
+    /// For a drafter that has rows [`beside`](Drafter::beside): those of the last committed row after the last block, nearest
+    /// place first, at least as many as are to be drafted.
+    pub beside: Option<&'a Rows>,
 }
 
 impl Verified<'_> {
@@ -94,6 +97,13 @@ pub trait Drafter: Send + Sync {
         length: usize,
         chooser: &mut dyn Chooser,
     );
+
+    /// The vector of rows that run beside those of the tokens, if it drafts from such. Behind each token there is one for each
+    /// place of the next draft; the one for place `k` stands `k` positions after its token, sees what stands up to that
+    /// token, and itself.
+    fn beside(&self) -> Option<ParamId> {
+        None
+    }
 
     /// Gives away what the latest draft has begun of the next run, which goes on from there.
     fn begun(&self) -> Option<Begun> {

@@ -18,6 +18,6 @@ pub use joint::{BalanceOn, JointHeads, JointKind, JointSpec, JointStart, JointWi
 pub use loss::{Objective, OnStates, Window};
 pub use method::Method;
 pub use registers::{
-    LARGEST_OFFSET, OffsetsPer, Placed, REGISTER_VECTOR, RegisterStart, Registers, RegistersSpec,
+    LARGEST_OFFSET, OffsetsPer, Placed, REGISTER_VECTOR, RegisterStart, Registers, RegistersSpec, RowEnd,
     place_registers,
 };

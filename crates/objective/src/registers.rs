@@ -2,11 +2,13 @@
 //!
 //! A register behind token t with offset d predicts token t + d. It is one vector shared by all of them; that it stands for
 //! another distance is told by its position alone, t + d - 1: where the token stands that would predict t + d in ordinary
-//! next-token prediction. It sees what token t sees, and itself; nobody sees it. What remains at the end is the model as it is.
+//! next-token prediction. It sees what token t sees, and itself; nobody sees it. What remains at the end is the model as it is;
+//! kept beside it, the vector lets the model draft ([`Drafter`]).
 //!
 //! `loss = (1 - a) * mean over tokens + a * mean over registers` (section 3.1), both means over the window of a step.
 
 mod attach;
+mod drafting;
 mod place;
 
 use data::Batch;
@@ -29,6 +31,17 @@ pub enum OffsetsPer {
     Register,
 }
 
+/// What becomes of registers of an image grid whose target lies beyond the end of their row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowEnd {
+    /// They predict what the raster order has there, in the next row, as the paper's formula says.
+    #[default]
+    Wrap,
+    /// There are none.
+    Drop,
+}
+
 /// Settings of registers, as they stand in `mtp.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,12 +60,26 @@ pub struct RegistersSpec {
     pub count: usize,
     /// Registers behind one token, with different offsets.
     pub consecutive: usize,
+    /// Tokens in a row of an image, which begins with the first token that is learnt; 0: text. In an image, offsets go down and to
+    /// the right, each by less than `d_max` and not both by 0 (section 3.4: `d = (d_h - 1) w + d_w - 1` with `d_h`, `d_w` from 1 to
+    /// `d_max` and not both 1).
+    #[serde(default)]
+    pub grid_width: usize,
+    /// At the ends of an image's rows.
+    #[serde(default)]
+    pub row_end: RowEnd,
     /// Of what is drawn.
     pub seed: u64,
 }
 
 /// Farther ahead than this nothing is left to predict.
 pub const LARGEST_OFFSET: usize = 256;
+
+/// In either direction of an image: each pair has a loss of its own.
+const LARGEST_GRID_OFFSET: usize = 16;
+
+/// Wider images have more tokens than any model's context.
+const LARGEST_GRID: usize = 1024;
 
 impl Default for RegistersSpec {
     /// What the authors recommend.
@@ -65,15 +92,37 @@ impl Default for RegistersSpec {
             density: 1.0,
             count: 0,
             consecutive: 1,
+            grid_width: 0,
+            row_end: RowEnd::Wrap,
             seed: 0,
         }
     }
 }
 
 impl RegistersSpec {
-    /// How many offsets there are.
-    pub fn offsets(&self) -> usize {
-        (self.d_max + 1).saturating_sub(self.d_min)
+    /// The offsets, the smallest first.
+    pub fn offsets(&self) -> Vec<usize> {
+        match self.grid_width {
+            0 => (self.d_min..=self.d_max).collect(),
+            width => (0..self.d_max)
+                .flat_map(|down| (0..self.d_max).map(move |right| down * width + right))
+                .filter(|&offset| offset > 0)
+                .collect(),
+        }
+    }
+
+    /// The largest of the offsets.
+    pub fn largest_offset(&self) -> usize {
+        match self.grid_width {
+            0 => self.d_max,
+            width => (self.d_max - 1) * (width + 1),
+        }
+    }
+
+    /// Tokens that registers can draft, the first of which is two tokens ahead.
+    pub fn longest_draft(&self) -> usize {
+        let largest = if self.grid_width > 0 { self.d_max - 1 } else { self.d_max };
+        largest.saturating_sub(1)
     }
 
     /// Registers for each token before a target, at most.
@@ -98,12 +147,22 @@ impl RegistersSpec {
         if !(self.density > 0.0 && self.density <= 1.0) {
             return refuse("density", format!("is {}: give more than 0 and at most 1", self.density));
         }
-        if self.consecutive == 0 || self.consecutive > self.offsets() {
+        let most = self.grid_width.min(LARGEST_GRID_OFFSET);
+        if self.grid_width > 0 && (self.d_max < 2 || self.d_max > most || self.d_min > 1) {
+            let Self { d_min, d_max, grid_width, .. } = self;
             let problem = format!(
-                "is {}: give 1 to {}, as many as there are offsets",
-                self.consecutive,
-                self.offsets()
+                "is {grid_width} with offsets from {d_min} to {d_max}: in a grid leave objective.d_min at 1, and give 2 to \
+                 {most} as objective.d_max"
             );
+            return refuse("grid_width", problem);
+        }
+        if self.grid_width > LARGEST_GRID {
+            return refuse("grid_width", format!("is {}: give at most {LARGEST_GRID}", self.grid_width));
+        }
+        let offsets = self.offsets().len();
+        if self.consecutive == 0 || self.consecutive > offsets {
+            let problem =
+                format!("is {}: give 1 to {offsets}, as many as there are offsets", self.consecutive);
             return refuse("consecutive", problem);
         }
         Ok(())
@@ -117,6 +176,7 @@ pub struct Registers {
     vector: [ParamId; 1],
     /// Positions beyond it do not exist.
     context: usize,
+    offsets: Vec<usize>,
 }
 
 impl Registers {
@@ -130,6 +190,11 @@ impl Registers {
         self.vector[0]
     }
 
+    /// Which of the losses is that of a register.
+    fn part_of(&self, placed: &Placed) -> usize {
+        1 + self.offsets.partition_point(|&offset| offset < placed.offset as usize)
+    }
+
     /// The registers of `batch`, in the order of its rows; `parts` counts the next token and the offsets in use, the smallest
     /// first.
     pub fn place(&self, batch: &Batch, parts: usize) -> Vec<Placed> {
@@ -139,12 +204,12 @@ impl Registers {
 
 /// The registers of `batch` for a model of `context` positions; see [`Registers::place`].
 pub fn place_registers(spec: &RegistersSpec, parts: usize, context: usize, batch: &Batch) -> Vec<Placed> {
-    let in_use = parts.saturating_sub(1).min(spec.offsets());
-    if in_use == 0 {
+    let mut offsets = spec.offsets();
+    offsets.truncate(parts.saturating_sub(1));
+    if offsets.is_empty() {
         return Vec::new();
     }
-    let d_max = spec.d_min + in_use - 1;
-    (0..batch.batch).flat_map(|row| place::of_row(spec, d_max, context, batch, row)).collect()
+    (0..batch.batch).flat_map(|row| place::of_row(spec, &offsets, context, batch, row)).collect()
 }
 
 impl Objective for Registers {
@@ -154,15 +219,15 @@ impl Objective for Registers {
 
     /// The next token, and each offset.
     fn depths(&self) -> usize {
-        1 + self.spec.offsets()
+        1 + self.offsets.len()
     }
 
     fn tokens_ahead(&self) -> Vec<usize> {
-        std::iter::once(1).chain(self.spec.d_min..=self.spec.d_max).collect()
+        std::iter::once(1).chain(self.offsets.iter().copied()).collect()
     }
 
     fn lookahead(&self) -> usize {
-        self.spec.d_max
+        self.spec.largest_offset()
     }
 
     fn parameters(&self) -> &[ParamId] {
@@ -173,7 +238,7 @@ impl Objective for Registers {
     fn weight(&self, depth: usize) -> f32 {
         match depth {
             1 => 1.0 - self.spec.weight,
-            _ => self.spec.weight / self.spec.offsets() as f32,
+            _ => self.spec.weight / self.offsets.len() as f32,
         }
     }
 
@@ -181,7 +246,7 @@ impl Objective for Registers {
         let mut targets = vec![0; depths];
         targets[0] = batches.iter().map(|batch| batch.count_targets(1)).sum();
         for placed in batches.iter().flat_map(|batch| self.place(batch, depths)) {
-            targets[1 + placed.offset as usize - self.spec.d_min] += 1;
+            targets[self.part_of(&placed)] += 1;
         }
         Window { targets }
     }
@@ -214,15 +279,15 @@ impl Objective for Registers {
             let mut losses = vec![LossSum::default(); placed.len()];
             tape.cross_entropy_of_rows(&normed, tokens, unembedding, &targets, scale, cap, Some(&mut losses));
             for (placed, loss) in placed.iter().zip(losses) {
-                sums[1 + placed.offset as usize - self.spec.d_min] += loss;
+                sums[self.part_of(placed)] += loss;
             }
         }
         tape.backward_to(start);
         sums
     }
 
-    /// Registers are gone when the model decodes.
+    /// Registers are gone when the model decodes, unless they draft; with offset 1 alone nothing was learnt to draft from.
     fn drafter(&self) -> Option<&dyn Drafter> {
-        None
+        (self.spec.longest_draft() > 0).then_some(self as &dyn Drafter)
     }
 }

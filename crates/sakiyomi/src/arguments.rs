@@ -115,6 +115,8 @@ pub enum AnsweredTask {
     Polynomial(Polynomial),
     /// The second token of a name that came before.
     Induction(Induction),
+    /// Images as rows of grey levels, asked for by their class.
+    ImageGrid(ImageGrid),
 }
 
 /// Where the examples go and how many there are; shared by all tasks.
@@ -135,6 +137,21 @@ pub struct Drawn {
     /// Say what would be written, and write nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ImageGrid {
+    #[command(flatten)]
+    pub drawn: Drawn,
+    /// Images: an idx file of MNIST's form with its labels beside it, or a folder of PNG or JPEG files in folders named by class.
+    #[arg(long, value_name = "PATH")]
+    pub images: PathBuf,
+    /// Rows and columns that images are scaled to.
+    #[arg(long, default_value_t = 14)]
+    pub side: usize,
+    /// Grey levels.
+    #[arg(long, default_value_t = 16)]
+    pub levels: usize,
 }
 
 #[derive(Debug, Args)]
@@ -395,8 +412,8 @@ pub struct Eval {
     /// Tokens per row. Default: 256, or the model's context if that is shorter.
     #[arg(long, value_name = "N", conflicts_with = "task")]
     pub length: Option<usize>,
-    /// Rows per batch.
-    #[arg(long, default_value_t = 8, conflicts_with = "task")]
+    /// Rows per batch; with --task, prompts that are answered together.
+    #[arg(long, default_value_t = 8)]
     pub batch: usize,
     /// Batches at most; 0 takes all.
     #[arg(long, default_value_t = 0, conflicts_with = "task")]
@@ -529,6 +546,8 @@ pub enum DraftSource {
     Heads,
     /// Joint heads of the checkpoint.
     Joint,
+    /// The registers that the checkpoint was trained with.
+    Registers,
     /// What followed the last tokens earlier in the text; needs no training.
     Lookup,
     /// The model's own early layers, see --exit-layer; needs no training.

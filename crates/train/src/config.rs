@@ -55,7 +55,7 @@ impl RunConfig {
         match self.objective.kind {
             ObjectiveKind::NextToken => 1,
             ObjectiveKind::Heads => self.objective.n,
-            ObjectiveKind::Registers => 1 + self.objective.registers(self.run.seed).offsets(),
+            ObjectiveKind::Registers => 1 + self.objective.registers(self.run.seed).offsets().len(),
             ObjectiveKind::Joint => 1 + self.objective.n,
         }
     }
@@ -64,7 +64,7 @@ impl RunConfig {
     pub fn lookahead(&self) -> usize {
         match self.objective.kind {
             ObjectiveKind::NextToken | ObjectiveKind::Heads => self.depths(),
-            ObjectiveKind::Registers => self.objective.d_max,
+            ObjectiveKind::Registers => self.objective.registers(self.run.seed).largest_offset(),
             ObjectiveKind::Joint => self.objective.n,
         }
     }
@@ -118,6 +118,8 @@ impl ObjectiveSection {
             density: self.density,
             count: self.registers,
             consecutive: self.consecutive,
+            grid_width: self.grid_width,
+            row_end: self.row_end,
             seed,
         }
     }

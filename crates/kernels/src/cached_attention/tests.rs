@@ -217,3 +217,44 @@ fn a_cache_of_upper_halves_is_one_of_rounded_values() {
         }
     }
 }
+
+/// A side row that sees what stands before its position is, but for the order of sums, the row that is stored there; one that
+/// sees less is the row at the end of a shorter sequence.
+#[test]
+fn side_rows_see_stored_keys_and_themselves() {
+    for (heads, kv_heads, head_dim) in HEADS {
+        let mut sequence = Sequence::new(heads, kv_heads, head_dim, 150);
+        for cap in [None, Some(1.5)] {
+            sequence.shape.cap = cap;
+            let (shape, width) = (sequence.shape, heads * head_dim);
+            let rows = [0, 1, 5, 63, 64, 65, 149];
+            for window in [NO_WINDOW, 40, 1] {
+                let qkv: Vec<f32> = rows
+                    .iter()
+                    .flat_map(|row| &sequence.qkv[row * shape.row_width()..][..shape.row_width()])
+                    .copied()
+                    .collect();
+                let seen = rows.map(|row| first_visible(row, window) as u32..row as u32);
+                let forward = |threads, qkv: &[f32], seen: &[Range<u32>]| {
+                    let mut out = vec![f32::NAN; seen.len() * width];
+                    let (keys, values) = (&sequence.keys, &sequence.values);
+                    shape.forward_beside(&Team::new(threads), qkv, seen, keys, values, &mut out);
+                    out
+                };
+                let out = forward(1, &qkv, &seen);
+                for (row, out) in rows.iter().zip(out.chunks_exact(width)) {
+                    for (out, plain) in out.iter().zip(sequence.plain(*row, window)) {
+                        let close = (f64::from(*out) - plain).abs() < 1e-5;
+                        assert!(close, "{heads}/{kv_heads} heads of {head_dim}, row {row}: {out}, {plain}");
+                    }
+                }
+                assert_eq!(bits(&forward(3, &qkv, &seen)), bits(&out));
+                let alone = forward(1, &qkv[3 * shape.row_width()..][..shape.row_width()], &seen[3..4]);
+                assert_eq!(bits(&alone), bits(&out[3 * width..4 * width]));
+            }
+        }
+    }
+    let sequence = Sequence::new(2, 1, 4, 5);
+    let (keys, values) = (&sequence.keys, &sequence.values);
+    sequence.shape.forward_beside(&Team::new(1), &[], &[], keys, values, &mut []);
+}

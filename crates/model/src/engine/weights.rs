@@ -147,6 +147,11 @@ impl EngineWeights {
         self.add_group_as(self.unembedding_type(), &[Linear { weight: unembedding, bias: None }], params);
     }
 
+    /// Keeps a vector that stands outside the decoder, such as that of registers.
+    pub fn add_vector(&mut self, id: ParamId, params: &Params) {
+        self.insert_vector(id, params.data(id).to_vec());
+    }
+
     fn add_group_as(&mut self, weight_type: WeightType, maps: &[Linear], params: &Params) {
         let inputs = params.matrix_shape(maps[0].weight).1;
         let merged: Vec<_> = maps.iter().map(|map| params.merged(map.weight)).collect();

@@ -59,7 +59,8 @@ impl Registers {
         let vector = params
             .find(REGISTER_VECTOR)
             .ok_or_else(|| ModelError::MissingParameter { name: REGISTER_VECTOR.to_owned() })?;
-        Ok(Self { spec, vector: [vector], context: decoder.config.context })
+        let offsets = spec.offsets();
+        Ok(Self { spec, vector: [vector], context: decoder.config.context, offsets })
     }
 
     /// Names and shapes of what registers add to a model.

@@ -6,7 +6,7 @@ use data::random::Random;
 use data::{Batch, PADDING};
 use tensor::Register;
 
-use super::{OffsetsPer, RegistersSpec};
+use super::{OffsetsPer, RegistersSpec, RowEnd};
 
 /// A register in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +19,14 @@ pub struct Placed {
     pub target: u32,
 }
 
-/// The registers of one row, with offsets up to `d_max`; those without a target, or with a position beyond the model's context,
+/// The registers of one row, with some of `offsets`; those without a target, or with a position beyond the model's context,
 /// are left out.
 ///
 /// A register stands behind a token whose next token is a target: in fine-tuning the first one behind the last token of the
 /// prompt. All tokens up to its own target are targets too, so that none predicts across a question into the next answer.
 pub(super) fn of_row(
     spec: &RegistersSpec,
-    d_max: usize,
+    offsets: &[usize],
     context: usize,
     batch: &Batch,
     row: usize,
@@ -36,19 +36,20 @@ pub(super) fn of_row(
     let mut placed = Vec::new();
     for segment in segments(batch, row) {
         let shared = match spec.offsets {
-            OffsetsPer::Sequence => draw(spec, d_max, &mut random),
+            OffsetsPer::Sequence => draw(spec, offsets, &mut random),
             OffsetsPer::Register => Vec::new(),
         };
-        let nearest = shared.iter().copied().min().unwrap_or(spec.d_min);
+        let nearest = shared.iter().copied().min().unwrap_or(offsets[0]);
+        let grid = Grid::of(spec, batch, row, &segment);
         let anchors: Vec<usize> = segment.filter(|&index| ahead[index] as usize >= nearest).collect();
         for anchor in choose(spec, anchors, &mut random) {
             let own = match spec.offsets {
                 OffsetsPer::Sequence => None,
-                OffsetsPer::Register => Some(draw(spec, d_max, &mut random)),
+                OffsetsPer::Register => Some(draw(spec, offsets, &mut random)),
             };
             for &offset in own.as_ref().unwrap_or(&shared) {
                 let position = batch.positions[row * batch.length + anchor] as usize + offset - 1;
-                if ahead[anchor] as usize >= offset && position < context {
+                if ahead[anchor] as usize >= offset && position < context && grid.has(anchor, offset) {
                     placed.push(Placed {
                         register: Register {
                             row: row as u32,
@@ -83,11 +84,37 @@ fn segments(batch: &Batch, row: usize) -> Vec<Range<usize>> {
 }
 
 /// Different offsets, as many as registers stand behind one token.
-fn draw(spec: &RegistersSpec, d_max: usize, random: &mut Random) -> Vec<usize> {
-    let mut offsets: Vec<usize> = (spec.d_min..=d_max).collect();
+fn draw(spec: &RegistersSpec, offsets: &[usize], random: &mut Random) -> Vec<usize> {
+    let mut offsets = offsets.to_vec();
     random.shuffle(&mut offsets);
     offsets.truncate(spec.consecutive);
     offsets
+}
+
+/// The image of a segment, where its row ends matter.
+struct Grid {
+    /// 0: they do not.
+    width: usize,
+    /// Index of the first token.
+    first: usize,
+}
+
+impl Grid {
+    fn of(spec: &RegistersSpec, batch: &Batch, row: usize, segment: &Range<usize>) -> Self {
+        let width = if spec.row_end == RowEnd::Drop { spec.grid_width } else { 0 };
+        let learnt = |&index: &usize| batch.loss_mask[row * batch.stride() + index];
+        Self { width, first: segment.clone().find(learnt).unwrap_or(segment.start) }
+    }
+
+    /// Whether the token `offset` places behind the one at `index` lies in a column to the right of it, or in the same.
+    fn has(&self, index: usize, offset: usize) -> bool {
+        if self.width == 0 {
+            return true;
+        }
+        // The token before the image stands where its row would end.
+        let column = (index + self.width - self.first % self.width) % self.width;
+        column + offset % self.width < self.width
+    }
 }
 
 /// Those of `anchors` that registers stand behind, in order.

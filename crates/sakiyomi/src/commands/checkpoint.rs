@@ -128,6 +128,9 @@ impl Loaded {
             DraftSource::Auto => objective.drafter(),
             DraftSource::Heads => Some(self.drafter_of("heads", "parallel heads")?),
             DraftSource::Joint => Some(self.drafter_of("joint", "joint heads")?),
+            DraftSource::Registers => {
+                Some(self.drafter_of("registers", "registers that look farther ahead")?)
+            }
             DraftSource::Lookup => Some(&LOOKUP),
             DraftSource::Exit => self.exit.as_ref().map(|exit| exit as &dyn Drafter),
             DraftSource::None => None,

@@ -2,6 +2,7 @@
 
 mod continuations;
 mod generate;
+mod image_grid;
 mod paint;
 mod planted_mixture;
 mod show;

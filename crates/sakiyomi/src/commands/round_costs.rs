@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use decode::{DraftLength, RoundCosts, Target, positions_of_rounds, round_costs};
+use objective::Objective;
 
 use super::checkpoint::Loaded;
 use super::machine;
@@ -72,9 +73,11 @@ fn keep(file: &Path, kept: &BTreeMap<String, RoundCosts>) -> anyhow::Result<()> 
 /// Everything that the costs depend on.
 fn key(loaded: &Loaded, drafts: &str, longest: usize, threads: usize) -> String {
     let config = &loaded.checkpoint.decoder.config;
+    let objective = &loaded.checkpoint.objective;
+    let heads = objective.heads().map(|heads| heads.spec().kind);
     format!(
         "{} | {} | {} weights, cache {:?} | {} layers, width {}, {}/{} heads of {}, ffn {}, vocabulary {} | \
-         {longest} drafts by {drafts}",
+         {longest} drafts by {drafts}, {} {heads:?}",
         env!("CARGO_PKG_VERSION"),
         machine::line(threads),
         loaded.weight_type(),
@@ -86,6 +89,7 @@ fn key(loaded: &Loaded, drafts: &str, longest: usize, threads: usize) -> String 
         config.head_dim,
         config.ffn,
         config.vocabulary,
+        objective.kind(),
     )
 }
 

@@ -7,6 +7,7 @@ mod joint;
 mod json;
 mod killed;
 mod lens;
+mod registers;
 mod support;
 mod sweep;
 mod tasks;

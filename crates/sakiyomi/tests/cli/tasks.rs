@@ -54,6 +54,11 @@ fn a_task_is_drawn_trained_with_registers_and_answered() {
     assert_eq!((answered["answered"].as_u64(), answered["task"].as_str()), (Some(8), Some("exact-match")));
     let few = ["eval", CHECKPOINT, "--data", "graphs/test.txt", "--task", "exact-match", "--count", "2"];
     assert_eq!(place.json(&few)["answered"], 2);
+    // However many are answered together, the answers are the same.
+    let all = ["eval", CHECKPOINT, "--data", "graphs/test.txt", "--task", "exact-match", "--show-wrong", "8"];
+    let together = |batch: &'static str| place.json(&[&all[..], &["--batch", batch]].concat());
+    assert_eq!(together("1"), together("3"));
+    place.refuses(&[&all[..], &["--batch", "0"]].concat(), &["--batch 0"]);
     place.succeeds(&["generate", CHECKPOINT, "--prompt", "1,2|3,4/1,2=", "--max-new-tokens", "3"]);
 }
 
@@ -72,6 +77,50 @@ fn every_task_is_drawn() {
     let nodes = ["data", "generate", "star-graph", "--nodes", "5", "--output", "x"];
     place.refuses(&nodes, &["9 nodes, and there are 5"]);
     assert!(!place.exists("x"));
+}
+
+#[test]
+fn images_are_learnt_down_and_to_the_right() {
+    let place = Place::new();
+    // Ten images of 4 x 4, brighter from one to the next; labels 0, 1, 2, 0, ...
+    let images: Vec<u8> = (0..10u8).flat_map(|image| [image * 25; 16]).collect();
+    place.write(
+        "images-idx3-ubyte",
+        [&[0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 4, 0, 0, 0, 4], &images[..]].concat(),
+    );
+    let labels: Vec<u8> = (0..10u8).map(|image| image % 3).collect();
+    place.write("labels-idx1-ubyte", [&[0, 0, 8, 1, 0, 0, 0, 10], &labels[..]].concat());
+    let grid = |train: &'static str| {
+        let sizes = ["--side", "4", "--levels", "16", "--train", train, "--test", "2"];
+        let images = ["data", "generate", "image-grid", "--images", "images-idx3-ubyte", "--output", "grid"];
+        [&images[..], &sizes].concat()
+    };
+    place.refuses(&grid("9"), &["10 images", "--train 9"]);
+    let drawn = place.json(&grid("8"));
+    let first = drawn["first"].as_str().unwrap();
+    let (class, cells) = first.split_once('=').unwrap();
+    assert!((16..19).contains(&class.parse::<u32>().unwrap()) && cells.split(',').count() == 16, "{first}");
+    let on_grid = [
+        "data.examples=prompts",
+        "data.train=grid/train.txt",
+        "data.held_out=grid/test.txt",
+        "data.tokenizer=grid",
+        "objective.kind=registers",
+        "objective.d_max=2",
+        "objective.grid_width=4",
+        "objective.row_end=drop",
+    ];
+    let shown = place.json(&[&["data", "show", "run.toml", "--rows", "1"], &on_grid[..]].concat());
+    let offsets: Vec<u64> = shown["rows"][0]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|token| token["registers"].as_array().unwrap().iter().filter_map(|offset| offset.as_u64()))
+        .collect();
+    assert!(!offsets.is_empty() && offsets.iter().all(|offset| [1, 4, 5].contains(offset)), "{offsets:?}");
+    place.train(&on_grid);
+    let wide = [&on_grid[..], &["objective.d_max=5", "run.folder=wide"]].concat();
+    place.refuses(&training(&wide), &["objective.grid_width", "2 to 4"]);
 }
 
 #[test]

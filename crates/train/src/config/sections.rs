@@ -4,7 +4,9 @@
 
 use std::path::PathBuf;
 
-use objective::{BalanceOn, HeadKind, JointKind, JointStart, JointWindows, OffsetsPer, UnembeddingKind};
+use objective::{
+    BalanceOn, HeadKind, JointKind, JointStart, JointWindows, OffsetsPer, RowEnd, UnembeddingKind,
+};
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Key, Kind, Setting};
@@ -224,6 +226,11 @@ section! {
         registers: usize = 0,
         /// Registers: how many behind one token, with different offsets.
         consecutive: usize = 1,
+        /// Registers of images: tokens in a row of the image, which begins with the first token that is learnt; offsets then go down
+        /// and to the right, each by less than d_max. 0: text.
+        grid_width: usize = 0,
+        /// Registers of images whose target lies beyond the end of the row: "wrap" into the next row, or "drop" them.
+        row_end: RowEnd = RowEnd::Wrap,
         /// Joint heads: states of the mixture. 1 is linear parallel heads.
         rank: usize = 4,
         /// Joint heads: "cp" (a sum over states of products over tokens) or "tree" (a binary tree of mixtures).
@@ -417,6 +424,10 @@ impl Setting for BalanceOn {
 
 impl Setting for OffsetsPer {
     const KIND: Kind = Kind::OneOf(&["sequence", "register"]);
+}
+
+impl Setting for RowEnd {
+    const KIND: Kind = Kind::OneOf(&["wrap", "drop"]);
 }
 
 impl Setting for UnembeddingKind {

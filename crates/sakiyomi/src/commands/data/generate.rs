@@ -32,6 +32,7 @@ pub fn generate(task: &AnsweredTask, output: Output) -> anyhow::Result<Verdict> 
         AnsweredTask::Addition(addition) => (&addition.drawn, None),
         AnsweredTask::Polynomial(polynomial) => (&polynomial.drawn, None),
         AnsweredTask::Induction(induction) => (&induction.drawn, Some(induction.symbols)),
+        AnsweredTask::ImageGrid(grid) => (&grid.drawn, None),
     };
     let folder = drawn.output.display().to_string();
     absent(&drawn.output)?;
@@ -43,7 +44,7 @@ pub fn generate(task: &AnsweredTask, output: Output) -> anyhow::Result<Verdict> 
         anyhow::ensure!(numbers <= MOST_NUMBERS, "{numbers} numbers: at most {MOST_NUMBERS}");
     }
     let written = if drawn.dry_run { None } else { Some(NewFolder::begin(&drawn.output, "--output")?) };
-    let (training, test) = examples(task, drawn)?;
+    let (training, test, numbers) = examples(task, drawn, numbers)?;
     let generated = Generated {
         written: !drawn.dry_run,
         training: training.len(),
@@ -59,7 +60,13 @@ pub fn generate(task: &AnsweredTask, output: Output) -> anyhow::Result<Verdict> 
     Ok(Verdict::Done)
 }
 
-fn examples(task: &AnsweredTask, drawn: &Drawn) -> anyhow::Result<(Vec<Example>, Vec<Example>)> {
+/// Examples to train on and to test on, and the numbers that they are written in, where there are `numbers` of them or it is the
+/// images that decide.
+fn examples(
+    task: &AnsweredTask,
+    drawn: &Drawn,
+    numbers: Option<usize>,
+) -> anyhow::Result<(Vec<Example>, Vec<Example>, Option<usize>)> {
     let Drawn { train, test, seed, .. } = *drawn;
     let found = match task {
         AnsweredTask::StarGraph(of) => {
@@ -93,13 +100,18 @@ fn examples(task: &AnsweredTask, drawn: &Drawn) -> anyhow::Result<(Vec<Example>,
             induction.validate()?;
             tasks::draw_apart(seed, train, test, |random| induction.draw(random))
         }
+        AnsweredTask::ImageGrid(grid) => {
+            let (training, test, numbers) = grid.examples()?;
+            return Ok((training, test, Some(numbers)));
+        }
     };
-    found.ok_or_else(|| {
+    let (training, test) = found.ok_or_else(|| {
         anyhow::anyhow!(
             "the task has fewer than {} different examples: ask for less, or make it larger",
             train + test
         )
-    })
+    })?;
+    Ok((training, test, numbers))
 }
 
 /// Writes the folder, whole or not at all.

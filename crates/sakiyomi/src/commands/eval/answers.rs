@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 
 use data::{Document, Documents, Examples, Learnt, Source};
-use decode::{DecodeSettings, GenerateSettings, generate};
+use decode::{Batch, DecodeSettings, Ending, text_after};
 use serde::Serialize;
 
-use crate::arguments::{Eval, EvaluationTask};
+use crate::arguments::{DraftSource, Eval, EvaluationTask};
 use crate::commands::checkpoint::Loaded;
 use crate::failure::Verdict;
 use crate::flags::told_as_typed;
@@ -48,11 +48,11 @@ pub fn run(eval: &Eval, task: EvaluationTask, threads: usize, output: Output) ->
     let most = if eval.count == 0 { usize::MAX } else { eval.count };
     let documents = Documents::of(&source).and_then(|all| all.take(most).collect::<data::Result<_>>());
     let documents: Vec<Document> = told_as_typed(documents, &[("data.prompt_end", "--prompt-end")])?;
-    let context = loaded.checkpoint.decoder.config.context;
-    let mut target = loaded.target(context)?;
-    let vocabulary = &loaded.checkpoint.vocabulary;
-    let interrupt = Interrupt::listen(None)?;
-    let mut counter = Counter::new("answering", documents.len());
+    let questions: Vec<Question> = documents
+        .iter()
+        .filter_map(apart)
+        .map(|(prompt, answer)| Question::of(&loaded, task, eval, prompt, answer))
+        .collect::<anyhow::Result<_>>()?;
     let mut answered = Answered {
         checkpoint: eval.checkpoint.display().to_string(),
         task: task.name(),
@@ -63,10 +63,47 @@ pub fn run(eval: &Eval, task: EvaluationTask, threads: usize, output: Output) ->
         tokens: 0,
         wrong: Vec::new(),
     };
-    for document in &documents {
-        let Some((prompt, answer)) = apart(document) else { continue };
-        let ids = loaded.encode(prompt)?;
-        let wanted = vocabulary.encode(answer)?;
+    for (question, said) in questions.iter().zip(answer(&loaded, &questions, eval.batch, output)?) {
+        let Some(said) = said else {
+            answered.finished = false;
+            continue;
+        };
+        answered.answered += 1;
+        answered.tokens += said.tokens;
+        answered.right += usize::from(said.right);
+        if !said.right && answered.wrong.len() < eval.show_wrong {
+            let (prompt, answer) = (question.prompt.to_owned(), question.answer.to_owned());
+            answered.wrong.push(Wrong { prompt, answer, said: said.text });
+        }
+    }
+    anyhow::ensure!(answered.answered > 0, "no prompt was answered");
+    answered.share = answered.right as f64 / answered.answered as f64;
+    output.result(&answered, || answered.text())?;
+    Ok(Verdict::Done)
+}
+
+/// What is asked, and what would be right.
+struct Question<'a> {
+    task: EvaluationTask,
+    prompt: &'a str,
+    answer: &'a str,
+    /// The answer as the vocabulary writes it, so that spaces that it does not know do not count.
+    right: String,
+    ids: Vec<u32>,
+    decoding: DecodeSettings,
+}
+
+impl<'a> Question<'a> {
+    fn of(
+        loaded: &Loaded,
+        task: EvaluationTask,
+        eval: &Eval,
+        prompt: &'a str,
+        answer: &'a str,
+    ) -> anyhow::Result<Self> {
+        let vocabulary = &loaded.checkpoint.vocabulary;
+        let context = loaded.checkpoint.decoder.config.context;
+        let (ids, wanted) = (loaded.encode(prompt)?, vocabulary.encode(answer)?);
         let most = eval.max_new_tokens.unwrap_or(match task {
             EvaluationTask::ExactMatch => wanted.len() + 1,
             EvaluationTask::Gsm8k => LONG_ANSWER,
@@ -76,39 +113,75 @@ pub fn run(eval: &Eval, task: EvaluationTask, threads: usize, output: Output) ->
             "a prompt of {} tokens does not fit into the model's context of {context}: {prompt}",
             ids.len()
         );
-        let settings = GenerateSettings {
-            decoding: DecodeSettings {
-                max_new_tokens: most.min(context - ids.len()),
-                draft_length: target.longest_draft(),
-                end_tokens: loaded.end_tokens(),
-                ..DecodeSettings::default()
-            },
-            stop: Vec::new(),
+        let decoding = DecodeSettings {
+            max_new_tokens: most.min(context - ids.len()),
+            end_tokens: loaded.end_tokens(),
+            ..DecodeSettings::default()
         };
-        let said = generate(&mut target, vocabulary, &ids, &settings, &mut |_| match interrupt.raised() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        })?;
-        if interrupt.raised() {
-            answered.finished = false;
+        Ok(Self { task, prompt, answer, right: vocabulary.decode(&wanted)?, ids, decoding })
+    }
+}
+
+/// What was answered.
+struct Said {
+    text: String,
+    tokens: usize,
+    right: bool,
+}
+
+/// The answers to all `questions`, `batch` of them at a time in one run of the model; none where Ctrl-C came before. Without
+/// drafts: rows of other texts take their place.
+fn answer(
+    loaded: &Loaded,
+    questions: &[Question],
+    batch: usize,
+    output: Output,
+) -> anyhow::Result<Vec<Option<Said>>> {
+    anyhow::ensure!(batch > 0, "--batch 0: answer at least 1 prompt at a time");
+    let positions = questions.iter().map(|question| question.ids.len() + question.decoding.max_new_tokens);
+    let mut target = loaded.target_drafting(positions.max().unwrap_or(1), DraftSource::None)?;
+    let vocabulary = &loaded.checkpoint.vocabulary;
+    let interrupt = Interrupt::listen(None)?;
+    let mut counter = Counter::new("answering", questions.len());
+    let mut sinks: Vec<_> = questions
+        .iter()
+        .map(|_| {
+            |_, _| match interrupt.raised() {
+                true => ControlFlow::Break(Ending::Interrupted),
+                false => ControlFlow::Continue(()),
+            }
+        })
+        .collect();
+    let mut said: Vec<Option<Said>> = questions.iter().map(|_| None).collect();
+    let mut waiting = questions.iter().zip(&mut sinks).enumerate();
+    let mut running = vec![0; batch];
+    let mut together = Batch::new(&mut target, batch, batch)?;
+    let (mut done, mut right) = (0_u32, 0_u32);
+    loop {
+        while together.has_room() && !interrupt.raised() {
+            let Some((index, (question, sink))) = waiting.next() else { break };
+            running[together.add(&question.ids, &question.decoding, sink)?] = index;
+        }
+        if together.is_empty() {
             break;
         }
-        answered.answered += 1;
-        answered.tokens += said.decoded.ids.len();
-        // Both as the vocabulary writes them, so that spaces that it does not know do not count.
-        let right = task.is_right(&said.text, &vocabulary.decode(&wanted)?);
-        answered.right += usize::from(right);
-        if !right && answered.wrong.len() < eval.show_wrong {
-            let (prompt, answer) = (prompt.to_owned(), answer.to_owned());
-            answered.wrong.push(Wrong { prompt, answer, said: said.text });
+        for (place, decoded) in together.step()? {
+            let index = running[place];
+            if decoded.ending == Ending::Interrupted {
+                continue;
+            }
+            let Question { task, ids, right: wanted, .. } = &questions[index];
+            let text = text_after(vocabulary, ids, &decoded);
+            let is_right = task.is_right(&text, wanted);
+            said[index] = Some(Said { text, tokens: decoded.ids.len(), right: is_right });
+            (done, right) = (done + 1, right + u32::from(is_right));
+            counter.set(done as usize, output, || {
+                format!("{:.1} % right", 100.0 * f64::from(right) / f64::from(done))
+            });
         }
-        answered.share = answered.right as f64 / answered.answered as f64;
-        counter.set(answered.answered, output, || format!("{:.1} % right", 100.0 * answered.share));
     }
     counter.finish();
-    anyhow::ensure!(answered.answered > 0, "no prompt was answered");
-    output.result(&answered, || answered.text())?;
-    Ok(Verdict::Done)
+    Ok(said)
 }
 
 /// A prompt and its answer.

@@ -101,7 +101,7 @@ pub struct Spread {
 
 impl Spread {
     /// Of at least one value.
-    pub(crate) fn of(values: Vec<f64>) -> Self {
+    pub fn of(values: Vec<f64>) -> Self {
         let mut sorted = values.clone();
         sorted.sort_by(f64::total_cmp);
         let middle = sorted.len() / 2;

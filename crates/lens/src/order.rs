@@ -237,6 +237,15 @@ mod tests {
         assert_eq!(tau(&[1, 2, 11, 11, 11]), None);
     }
 
+    /// Random weights, or a null model, may leave nothing below the cut: that is a finding and no failure.
+    #[test]
+    fn without_tokens_there_is_no_order() {
+        let order = order(&[], 12, 3, 99, 1);
+        assert_eq!((order.strict_tau, order.p_value, order.permuted), (None, None, None));
+        assert!(order.mean_rank.iter().all(|mean| mean.count == 0));
+        assert_eq!(order.neighbours, [None, None]);
+    }
+
     #[test]
     fn ranks_are_places_among_the_tokens_own_layers() {
         let order = order(&[decision(&[2, 2, 7]), decision(&[5, 1, 11])], 12, 3, 0, 1);

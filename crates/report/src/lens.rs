@@ -426,7 +426,7 @@ impl LensFigures {
             ),
             true => (
                 "Agreement against speed, live",
-                "Measured; tokens that the whole model would have chosen. Layers are skipped for good, but for lossless drafts.",
+                "Measured, the median over the beginnings; tokens that the whole model would have chosen. Layers are skipped for good, but for lossless drafts.",
                 "% as the model",
             ),
         };

@@ -129,6 +129,10 @@ fn heads_are_looked_through_one_by_one() {
     let heads = found["heads"].as_array().unwrap();
     assert_eq!(heads.len(), 3);
     assert_eq!((&heads[0]["depth"], &heads[0]["tokens"]), (&2.into(), &400.into()));
+    for head in heads {
+        assert!(head["null"]["tokens"].as_u64().unwrap() > 0, "{head}");
+        assert_ne!(head["null"], found["null"], "each head has a null model of its own");
+    }
     assert!(
         heads[2]["accuracy"]["known"].as_u64().unwrap() < heads[0]["accuracy"]["known"].as_u64().unwrap()
     );

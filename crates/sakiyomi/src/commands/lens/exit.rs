@@ -1,5 +1,6 @@
 //! `sakiyomi lens exit`: what leaving early costs and saves.
 
+use decode::Spread;
 use lens::exit::monitor::Action;
 use lens::exit::{Evaluation, Exits, Rule, Work};
 use lens::probe::Probe;
@@ -95,17 +96,17 @@ fn text(figures: &Figures) -> String {
     let mut lines: Vec<String> = std::iter::once(head).chain(figures.evaluations.iter().map(line)).collect();
     if let Some(first) = figures.live.first() {
         lines.push(format!(
-            "live: {} beginnings, {} new tokens, layers skipped for good\n{:<24} layers  tokens/s  speedup   as the model   nats/token",
+            "live: {} beginnings, {} new tokens, layers skipped for good\n{:<24} layers  tokens/s  speedup                as the model   nats/token",
             first.prompts, first.tokens, "rule"
         ));
     }
     for live in &figures.live {
         lines.push(format!(
-            "{:<24} {:6.2}  {:8.0}  {:6.2}   {}   {:.3}",
+            "{:<24} {:6.2}  {:8.0}  {}   {}   {:.3}",
             name(live.rule),
             live.mean_layers,
             live.tokens_per_s,
-            live.speedup,
+            ends(&live.speedup),
             percent(live.agreement),
             live.nats_per_token
         ));
@@ -124,13 +125,18 @@ fn text(figures: &Figures) -> String {
     }
     if let Some(lossless) = &figures.lossless {
         lines.push(format!(
-            "lossless: early layers draft, the rest verifies; plain {:.0} tokens/s\n{:<42} tokens/s  speedup  tokens a run  with a \
-             draft   accepted",
+            "lossless: early layers draft, the rest verifies; plain {:.0} tokens/s\n{:<42} tokens/s  speedup               tokens a run  \
+             with a draft   accepted",
             lossless.plain_tokens_per_s, "drafting"
         ));
         lines.extend(lossless.drafted.iter().map(lossless_line));
     }
     lines.join("\n")
+}
+
+/// The median over the beginnings, and what it lies between.
+fn ends(speedup: &Spread) -> String {
+    format!("{:5.2} ({:.2} to {:.2})", speedup.median, speedup.lowest, speedup.highest)
 }
 
 fn lossless_line(way: &LosslessFigures) -> String {
@@ -140,10 +146,10 @@ fn lossless_line(way: &LosslessFigures) -> String {
         .map(|share| share.map_or("-".to_owned(), |share| format!("{share:.2}")))
         .collect();
     format!(
-        "{:<42} {:8.0}  {:6.2}   {:6.2}        {:5.1} %      {}{}",
+        "{:<42} {:8.0}  {}   {:6.2}        {:5.1} %      {}{}",
         drafting(way),
         way.tokens_per_s,
-        way.speedup,
+        ends(&way.speedup),
         way.tokens_per_forward,
         way.rounds_with_draft * 100.0,
         accepted.join(" "),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use decode::Spread;
 use kernels::team::Team;
 use lens::exit::Rule;
 use lens::exit::live::live;
@@ -33,8 +34,8 @@ pub struct LiveFigures {
     pub mean_layers: f64,
     pub layer_speedup: f64,
     pub tokens_per_s: f64,
-    /// Against all layers, measured in turn.
-    pub speedup: f64,
+    /// Against all layers, measured in turn: of one beginning after the other.
+    pub speedup: Spread,
     /// Share of the tokens that the whole model would have chosen after the same text.
     pub agreement: f64,
     /// Under the whole model.
@@ -120,8 +121,14 @@ pub fn measure(
         counter.set(index + 1, output, String::new);
     }
     counter.finish();
-    let whole = runs[0].seconds;
-    Ok(runs.into_iter().map(|run| run.figures(prompts.len(), model.decoder.config.layers, whole)).collect())
+    let whole = runs[0].seconds.clone();
+    Ok(runs.into_iter().map(|run| run.figures(model.decoder.config.layers, &whole)).collect())
+}
+
+/// How many times as fast one way is as the other, from the seconds of both for each beginning. What disturbs the machine for a
+/// moment moves the ends of it, and seldom the median.
+pub fn speedup(slow: &[f64], fast: &[f64]) -> Spread {
+    Spread::of(slow.iter().zip(fast).map(|(slow, fast)| slow / fast).collect())
 }
 
 fn monitor_event(rule: Rule, event: &MonitorEvent) -> ExitMonitorEvent {
@@ -147,7 +154,8 @@ struct Run {
     layers: usize,
     /// Tokens after the first of each text.
     steps: usize,
-    seconds: f64,
+    /// For each beginning.
+    seconds: Vec<f64>,
     quality: Quality,
     arena: Arena,
 }
@@ -160,7 +168,7 @@ impl Run {
             monitor: Monitor::new(monitor)?,
             layers: 0,
             steps: 0,
-            seconds: 0.0,
+            seconds: Vec::new(),
             quality: Quality::default(),
             arena: Arena::default(),
         })
@@ -178,21 +186,21 @@ impl Run {
             live(&model.decoder, engine, prompt, new_tokens, &mut self.rule, probe, &mut self.monitor)?;
         self.layers += lived.layers;
         self.steps += lived.ids.len() - 1;
-        self.seconds += lived.seconds;
+        self.seconds.push(lived.seconds);
         let text = [prompt, &lived.ids].concat();
         Ok(self.quality.add(model, &mut self.arena, &text, prompt.len())?)
     }
 
-    fn figures(self, prompts: usize, layers: usize, whole_seconds: f64) -> LiveFigures {
+    fn figures(self, layers: usize, whole_seconds: &[f64]) -> LiveFigures {
         let mean_layers = self.layers as f64 / self.steps as f64;
         LiveFigures {
             rule: self.asked,
-            prompts,
+            prompts: self.seconds.len(),
             tokens: self.quality.tokens,
             mean_layers,
             layer_speedup: layers as f64 / mean_layers,
-            tokens_per_s: self.steps as f64 / self.seconds,
-            speedup: whole_seconds / self.seconds,
+            tokens_per_s: self.steps as f64 / self.seconds.iter().sum::<f64>(),
+            speedup: speedup(whole_seconds, &self.seconds),
             agreement: self.quality.agreed as f64 / self.quality.tokens as f64,
             nats_per_token: self.quality.nll / self.quality.tokens as f64,
             compared: self.monitor.totals.0,

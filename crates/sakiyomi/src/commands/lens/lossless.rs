@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use decode::{DecodeSettings, SamplingSettings, Statistics, Target, decode};
+use decode::{DecodeSettings, SamplingSettings, Spread, Statistics, Target, decode};
 use kernels::team::Team;
 use lens::exit::Rule;
 use lens::exit::drafter::ExitDrafter;
@@ -12,7 +12,7 @@ use lens::probe::Probe;
 use objective::Drafter;
 use serde::Serialize;
 
-use super::live::Beginnings;
+use super::live::{Beginnings, speedup};
 use crate::output::Output;
 use crate::progress::Counter;
 
@@ -45,8 +45,8 @@ pub struct LosslessFigures {
     pub rule: Rule,
     pub tokens: usize,
     pub tokens_per_s: f64,
-    /// Against plain decoding, measured in turn.
-    pub speedup: f64,
+    /// Against plain decoding, measured in turn: of one beginning after the other.
+    pub speedup: Spread,
     pub tokens_per_forward: f64,
     /// Share of the rounds that had a draft.
     pub rounds_with_draft: f64,
@@ -61,6 +61,8 @@ struct Way<'a> {
     target: Target<'a>,
     draft_length: usize,
     statistics: Statistics,
+    /// For each beginning.
+    seconds: Vec<f64>,
     identical: bool,
 }
 
@@ -102,7 +104,7 @@ pub fn measure(
     // Untimed: the first run of each way allocates its buffers.
     for way in std::iter::once(&mut plain).chain(&mut drafted) {
         way.write(&beginnings.prompts[0], beginnings.new_tokens)?;
-        way.statistics = Statistics::default();
+        way.forget();
     }
     let mut counter = Counter::new("drafting", beginnings.prompts.len());
     for (index, prompt) in beginnings.prompts.iter().enumerate() {
@@ -113,17 +115,21 @@ pub fn measure(
         counter.set(index + 1, output, String::new);
     }
     counter.finish();
-    let plain_seconds = plain.statistics.decode_seconds;
     let drafted = ways.into_iter().zip(drafted);
     Ok(Lossless {
         plain_tokens_per_s: plain.statistics.decode_tokens_per_s().unwrap_or(0.0),
-        drafted: drafted.map(|(way, run)| run.figures(way, plain_seconds)).collect(),
+        drafted: drafted.map(|(way, run)| run.figures(way, &plain.seconds)).collect(),
     })
 }
 
 impl<'a> Way<'a> {
     fn new(target: Target<'a>, draft_length: usize) -> Self {
-        Self { target, draft_length, statistics: Statistics::default(), identical: true }
+        Self { target, draft_length, statistics: Statistics::default(), seconds: Vec::new(), identical: true }
+    }
+
+    fn forget(&mut self) {
+        self.statistics = Statistics::default();
+        self.seconds.clear();
     }
 
     fn write(&mut self, prompt: &[u32], new_tokens: usize) -> anyhow::Result<Vec<u32>> {
@@ -135,13 +141,14 @@ impl<'a> Way<'a> {
         };
         let text = decode(&mut self.target, prompt, &settings, &mut |_, _| ControlFlow::Continue(()))?;
         self.statistics.merge(&text.statistics);
+        self.seconds.push(text.statistics.decode_seconds);
         Ok(text.ids)
     }
 
     fn figures(
         self,
         (exit_layer, longest, rule): (usize, usize, Rule),
-        plain_seconds: f64,
+        plain_seconds: &[f64],
     ) -> LosslessFigures {
         let statistics = &self.statistics;
         let drafted = statistics.depths.first().map_or(0, |depth| depth.drafted);
@@ -151,7 +158,7 @@ impl<'a> Way<'a> {
             rule,
             tokens: statistics.committed_tokens,
             tokens_per_s: statistics.decode_tokens_per_s().unwrap_or(0.0),
-            speedup: plain_seconds / statistics.decode_seconds,
+            speedup: speedup(plain_seconds, &self.seconds),
             tokens_per_forward: statistics.tokens_per_forward().unwrap_or(0.0),
             rounds_with_draft: drafted as f64 / statistics.forwards.max(1) as f64,
             acceptance: statistics.acceptance_per_depth(),

@@ -118,9 +118,10 @@ fn measure(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
         ..LensFigures::default()
     };
     figures.orders.extend(measured.random.as_ref().map(|found| order("random weights", found)));
-    figures
-        .orders
-        .extend(measured.heads.iter().map(|head| order(&format!("head {} ahead", head.depth), &head.found)));
+    figures.orders.extend(measured.heads.iter().flat_map(|head| {
+        let name = format!("head {} ahead", head.depth);
+        [order(&name, &head.found), order(&format!("null of {name}"), &head.null)]
+    }));
     let mut left_out = |what: &str, error: anyhow::Error| {
         figures.remarks.push(format!("{what}: {}.", crate::failure::one_line(&error)));
     };
@@ -301,7 +302,7 @@ fn live_figures(found: &LiveFigures) -> ExitFigures {
     ExitFigures {
         family: family.to_owned(),
         threshold,
-        speedup: (Some(found.layer_speedup), found.speedup),
+        speedup: (Some(found.layer_speedup), found.speedup.median),
         accuracy: found.agreement,
         live: true,
         ..ExitFigures::default()
@@ -313,7 +314,7 @@ fn lossless_figures(found: &LosslessFigures) -> ExitFigures {
     ExitFigures {
         family: "lossless draft".to_owned(),
         how: exit::drafting(found),
-        speedup: (None, found.speedup),
+        speedup: (None, found.speedup.median),
         accuracy: f64::from(u8::from(found.identical)),
         live: true,
         ..ExitFigures::default()

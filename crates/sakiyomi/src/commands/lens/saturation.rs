@@ -64,6 +64,9 @@ pub struct Head {
     pub accuracy: Accuracy,
     #[serde(flatten)]
     pub found: Found,
+    /// The null model with this head's likeness of layers.
+    pub null: Found,
+    pub minus_null: Difference,
 }
 
 /// The model less the null model.
@@ -71,6 +74,18 @@ pub struct Head {
 pub struct Difference {
     pub strict_tau: Option<f64>,
     pub mean_rank: Vec<Option<f64>>,
+}
+
+impl Difference {
+    fn new(found: &Order, null: &Order) -> Self {
+        let rank = |(found, null): (&Mean, &Mean)| {
+            (found.count > 0 && null.count > 0).then_some(found.mean - null.mean)
+        };
+        Self {
+            strict_tau: found.strict_tau.zip(null.strict_tau).map(|(found, null)| found - null),
+            mean_rank: found.mean_rank.iter().zip(&null.mean_rank).map(rank).collect(),
+        }
+    }
 }
 
 pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<Verdict> {
@@ -96,8 +111,10 @@ pub fn measure(arguments: &Arguments, output: Output) -> anyhow::Result<(Figures
     // What it is compared with may have nothing that passes the cut, which is a finding, too.
     let compared =
         |other: &Saturation| judge(other, other.cut(subject_arguments.cut).unwrap_or_default(), arguments);
-    let walks = null(&likeness, sizes.outputs, subject_arguments.choices, subject_arguments.seed);
-    let null = compared(&walks);
+    let walks = |likeness: &[f64]| {
+        compared(&null(likeness, sizes.outputs, subject_arguments.choices, subject_arguments.seed))
+    };
+    let null = walks(&likeness);
     let random = match arguments.against_random {
         None => None,
         Some(seed) => {
@@ -111,18 +128,15 @@ pub fn measure(arguments: &Arguments, output: Output) -> anyhow::Result<(Figures
         && let Some(parallel) = checkpoint.objective.heads()
     {
         for depth in 2..=parallel.depths() {
-            let saturation =
+            let (saturation, likeness) =
                 subject.look_through_head(checkpoint, parallel, depth, subject_arguments, output)?;
             let accuracy = Accuracy::of(&saturation.decisions);
-            heads.push(Head { depth, accuracy, found: compared(&saturation) });
+            let (found, null) = (compared(&saturation), walks(&likeness));
+            let minus_null = Difference::new(&found.order, &null.order);
+            heads.push(Head { depth, accuracy, found, null, minus_null });
         }
     }
-    let rank =
-        |(found, null): (&Mean, &Mean)| (found.count > 0 && null.count > 0).then_some(found.mean - null.mean);
-    let minus_null = Difference {
-        strict_tau: found.order.strict_tau.zip(null.order.strict_tau).map(|(found, null)| found - null),
-        mean_rank: found.order.mean_rank.iter().zip(&null.order.mean_rank).map(rank).collect(),
-    };
+    let minus_null = Difference::new(&found.order, &null.order);
     let figures = Figures {
         model: subject_arguments.model.display().to_string(),
         kind: format!("{:?}", subject.kind).to_lowercase(),
@@ -198,10 +212,11 @@ fn text(figures: &Figures) -> String {
     lines.push(format!("  minus null     {}", number(figures.minus_null.strict_tau)));
     lines.extend(figures.heads.iter().map(|head| {
         format!(
-            "head {} ahead     mean layer {}, strict tau {}",
+            "head {} ahead     mean layer {}, strict tau {}, minus null {}",
             head.depth,
             list(&head.found.mean_layer),
-            tau(&head.found)
+            tau(&head.found),
+            number(head.minus_null.strict_tau)
         )
     }));
     lines.join("\n")

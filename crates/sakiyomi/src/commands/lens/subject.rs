@@ -120,7 +120,7 @@ impl Subject {
         item.read.iter().map(name).collect()
     }
 
-    /// Looks at the data through the head that predicts `depth` places ahead.
+    /// Looks at the data through the head that predicts `depth` places ahead; gives what [`Self::look`] gives.
     pub fn look_through_head(
         &self,
         checkpoint: &Checkpoint,
@@ -128,9 +128,10 @@ impl Subject {
         depth: usize,
         arguments: &Arguments,
         output: Output,
-    ) -> anyhow::Result<Saturation> {
+    ) -> anyhow::Result<(Saturation, Vec<f64>)> {
         let taps = HeadTaps::new(&checkpoint.decoder, &checkpoint.params, heads, depth);
-        let (mut saturation, _) = self.look_by(&taps, arguments, false, output, &mut |_, _, _| Ok(()))?;
+        let (mut saturation, likeness) =
+            self.look_by(&taps, arguments, false, output, &mut |_, _, _| Ok(()))?;
         // Rows of a text stand in order: what is true `depth` places ahead is what the row `depth - 1` further on is followed by.
         let targets: Vec<Option<u32>> = (0..saturation.decisions.len())
             .map(|row| {
@@ -139,7 +140,7 @@ impl Subject {
             })
             .collect();
         saturation.decisions.iter_mut().zip(targets).for_each(|(decision, target)| decision.target = target);
-        Ok(saturation)
+        Ok((saturation, likeness))
     }
 
     /// Looks at the data. `each` sees every chunk; gives what saturated and how alike neighbouring layers are.

@@ -17,10 +17,12 @@ use std::path::Path;
 
 use data::Vocabulary;
 use kernels::packed::WeightType;
-use model::checkpoint::present;
+use model::checkpoint::{NamedTensor, present};
 use model::engine::{EngineWeights, PACKED_FILE, read_packed, write_packed};
 use model::{Decoder, DecoderConfig, LoraSpec};
-use objective::{HeadsSpec, JointHeads, Method, Objective, ParallelHeads, Registers};
+use objective::{
+    HeadKind, HeadsSpec, JointHeads, Method, Objective, ParallelHeads, Registers, UnembeddingKind,
+};
 use tensor::{ParamId, Params};
 
 use crate::error::{Error, Result};
@@ -286,19 +288,50 @@ pub(crate) fn read_added(
     params: &mut Params,
     wanted: Option<&Added>,
 ) -> Result<Option<Added>> {
-    let Some(mtp) = mtp::read(folder)? else { return Ok(None) };
-    let added = mtp.added(folder)?;
-    let of_the_same_weights = |wanted: &Added| match (wanted, &added) {
-        (Added::Heads(wanted), Added::Heads(spec)) => {
+    let of_the_same_weights = |added: &Added| match (wanted, added) {
+        (None, _) => true,
+        (Some(Added::Heads(wanted)), Added::Heads(spec)) => {
             (wanted.n, wanted.kind, wanted.unembedding) == (spec.n, spec.kind, spec.unembedding)
         }
-        (Added::Registers(_), Added::Registers(_)) => true,
-        (Added::Joint(wanted), Added::Joint(spec)) => {
+        (Some(Added::Registers(_)), Added::Registers(_)) => true,
+        (Some(Added::Joint(wanted)), Added::Joint(spec)) => {
             (wanted.n, wanted.rank, wanted.kind) == (spec.n, spec.rank, spec.kind)
         }
-        (Added::Heads(_) | Added::Registers(_) | Added::Joint(_), _) => false,
+        (Some(Added::Heads(_) | Added::Registers(_) | Added::Joint(_)), _) => false,
     };
-    if !wanted.is_none_or(of_the_same_weights) {
+    let found = read_tensors(folder, decoder, params, &of_the_same_weights)?;
+    Ok(found.map(|(added, tensors)| {
+        for tensor in tensors {
+            params.add(tensor.name, &tensor.shape, tensor.data);
+        }
+        added
+    }))
+}
+
+/// The maps of the linear heads beside the model in `folder`, from depth 2 on: those of parallel heads, or of joint heads of rank
+/// 1, which are the same. Empty if there are none.
+pub(crate) fn read_linear_heads(folder: &Path, decoder: &Decoder, params: &Params) -> Result<Vec<Vec<f32>>> {
+    let linear = |added: &Added| match added {
+        Added::Heads(spec) => (spec.kind, spec.unembedding) == (HeadKind::Linear, UnembeddingKind::Shared),
+        Added::Joint(spec) => spec.rank == 1,
+        Added::Registers(_) => false,
+    };
+    let found = read_tensors(folder, decoder, params, &linear)?;
+    // Both name one map after the other.
+    Ok(found.map_or_else(Vec::new, |(_, tensors)| tensors.into_iter().map(|tensor| tensor.data).collect()))
+}
+
+/// The settings and the tensors, in the order of their names' list, of what stands beside the model in `folder`; `None` if there is
+/// nothing, or nothing that `suits`.
+fn read_tensors(
+    folder: &Path,
+    decoder: &Decoder,
+    params: &Params,
+    suits: &dyn Fn(&Added) -> bool,
+) -> Result<Option<(Added, Vec<NamedTensor>)>> {
+    let Some(mtp) = mtp::read(folder)? else { return Ok(None) };
+    let added = mtp.added(folder)?;
+    if !suits(&added) {
         return Ok(None);
     }
     let valid = match &added {
@@ -323,6 +356,7 @@ pub(crate) fn read_added(
     };
     let file = folder.join(HEAD_WEIGHTS);
     let mut found = if expected.is_empty() && !present(&file)? { Vec::new() } else { read_named(&file)? };
+    let mut tensors = Vec::new();
     for (name, shape) in expected {
         let Some(place) = found.iter().position(|tensor| tensor.name == name) else {
             return Err(Error::Tensor { file, tensor: name, problem: "is missing".to_owned() });
@@ -332,18 +366,18 @@ pub(crate) fn read_added(
             let problem = format!("has shape {:?}, {} implies {shape:?}", tensor.shape, mtp::FILE);
             return Err(Error::Tensor { file, tensor: name, problem });
         }
-        params.add(name, &shape, tensor.data);
+        tensors.push(tensor);
     }
     match found.first() {
         Some(surplus) => {
             let problem = format!("is nothing that {} names", mtp::FILE);
             Err(Error::Tensor { file, tensor: surplus.name.clone(), problem })
         }
-        None => Ok(Some(added)),
+        None => Ok(Some((added, tensors))),
     }
 }
 
-fn read_named(file: &Path) -> Result<Vec<model::checkpoint::NamedTensor>> {
+fn read_named(file: &Path) -> Result<Vec<NamedTensor>> {
     if !present(file)? {
         return Err(Error::MissingFile { file: file.to_owned() });
     }

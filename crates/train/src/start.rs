@@ -3,7 +3,8 @@
 use data::Vocabulary;
 use model::{Decoder, DecoderConfig, LoraSpec, presets};
 use objective::{
-    HeadStart, HeadsSpec, JointHeads, Objective, ParallelHeads, RegisterStart, Registers, matched_layers,
+    HeadStart, HeadsSpec, JointHeads, JointStart, Objective, ParallelHeads, RegisterStart, Registers,
+    matched_layers,
 };
 
 use crate::checkpoint::{self, Added, Checkpoint, read_trunk};
@@ -211,8 +212,17 @@ pub fn start(config: &RunConfig) -> Result<Start> {
             JointHeads::find(spec, &decoder, &params)?.into()
         }
         Added::Joint(spec) => {
-            origin += " with new joint heads";
-            JointHeads::attach(spec, &decoder, &mut params, config.run.seed)?.into()
+            let linear = match &config.model.init {
+                Some(folder) => checkpoint::read_linear_heads(folder, &decoder, &params)?,
+                None => Vec::new(),
+            };
+            origin += match linear.is_empty() || spec.start == JointStart::Random {
+                true => " with new joint heads",
+                false => " with new joint heads that begin at its linear heads",
+            };
+            let heads = JointHeads::attach(spec, &decoder, &mut params, config.run.seed)?;
+            heads.begin_at(&linear, &mut params);
+            heads.into()
         }
         Added::Heads(spec) => {
             let start = match fresh {

@@ -47,6 +47,23 @@ impl JointHeads {
         Self::find(spec, decoder, params)
     }
 
+    /// Lets every state of a place begin at the linear head of that depth (`maps[depth - 2]`, `[width, width]`) in place of the
+    /// identity, with the same noise, so that the mixture begins near what those heads say together. Places beyond `maps`, and maps
+    /// that begin at random, stay as they are.
+    pub fn begin_at(&self, maps: &[Vec<f32>], params: &mut Params) {
+        if self.spec.start == JointStart::Random {
+            return;
+        }
+        for (states, map) in self.maps.iter().skip(1).zip(maps) {
+            for state in states {
+                let (width, _) = params.matrix_shape(state.weight);
+                let data = params.data_mut(state.weight);
+                data.iter_mut().step_by(width + 1).for_each(|value| *value -= 1.0);
+                data.iter_mut().zip(map).for_each(|(value, learnt)| *value += learnt);
+            }
+        }
+    }
+
     /// Finds the parameters among `params`.
     ///
     /// # Errors

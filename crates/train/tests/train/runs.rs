@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use objective::{HeadKind, JointStart, Objective};
+use tensor::Params;
 use train::config::{Dtype, ObjectiveKind, Schedule, TrainMode};
 use train::events::{self, Event};
 use train::{Checkpoint, Observer, Progress, RunConfig, RunFolder, train};
@@ -47,7 +49,7 @@ fn resuming_changes_nothing_with_linear_heads_and_accumulation() {
 #[test]
 fn resuming_changes_nothing_with_layer_heads_and_a_curriculum() {
     resuming_changes_nothing(|config| {
-        config.objective.head = objective::HeadKind::Layer;
+        config.objective.head = HeadKind::Layer;
         config.objective.curriculum_steps = 2;
         config.train.schedule = Schedule::Wsd;
     });
@@ -281,6 +283,53 @@ fn heads_of_the_starting_checkpoint_are_taken_over_if_they_fit() {
     assert!(origin(&config).origin.ends_with("with new heads"));
     config.objective.kind = ObjectiveKind::NextToken;
     assert_eq!(origin(&config).origin, first.display().to_string());
+}
+
+#[test]
+fn joint_heads_begin_at_the_linear_heads_of_the_starting_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.train.steps = 2;
+    (config.objective.n, config.objective.head) = (3, HeadKind::Linear);
+    let mut learnt = Checkpoint::load(&finish(&config, false).last).unwrap();
+    // Far from the identity, at which they would begin without.
+    for id in learnt.objective.parameters().to_vec() {
+        learnt.params.data_mut(id).iter_mut().for_each(|value| *value = -*value);
+    }
+    let linear = folder.path().join("linear");
+    learnt.save(&linear).unwrap();
+    let learnt = learnt.params;
+    config.model.architecture = None;
+    config.model.init = Some(linear);
+    config.train.mode = TrainMode::Heads;
+    (config.objective.kind, config.objective.n, config.objective.rank) = (ObjectiveKind::Joint, 4, 1);
+    let origin = |config: &RunConfig| train::start::start(config).unwrap();
+    let largest = |map: &[f32], other: &dyn Fn(usize) -> f32| {
+        map.iter().enumerate().map(|(index, value)| (value - other(index)).abs()).fold(0.0, f32::max)
+    };
+    let one = origin(&config).checkpoint.params;
+    let of = |params: &Params, name: &str| params.data(params.find(name).unwrap()).to_vec();
+    // Rank 1 is the same heads under other names.
+    assert_eq!(of(&one, "joint.3.1.map.weight"), of(&learnt, "heads.3.map.weight"));
+    config.objective.rank = 2;
+    let start = origin(&config);
+    assert!(start.origin.ends_with("that begin at its linear heads"), "{}", start.origin);
+    let begun = &start.checkpoint.params;
+    let width = start.checkpoint.decoder.config.width;
+    let identity = |index: usize| if index % (width + 1) == 0 { 1.0 } else { 0.0 };
+    for place in [2, 3] {
+        let head = of(&learnt, &format!("heads.{place}.map.weight"));
+        let states = [1, 2].map(|state| of(begun, &format!("joint.{place}.{state}.map.weight")));
+        assert_ne!(states[0], states[1]);
+        assert!(states.iter().all(|map| largest(map, &|index| head[index]) < 0.2));
+        assert!(largest(&head, &identity) > 1.5);
+    }
+    // The first place has no linear head, and the fourth none here.
+    for name in ["joint.1.1.map.weight", "joint.4.2.map.weight"] {
+        assert!(largest(&of(begun, name), &identity) < 0.2, "{name}");
+    }
+    config.objective.joint_start = JointStart::Random;
+    assert!(origin(&config).origin.ends_with("with new joint heads"));
 }
 
 #[test]

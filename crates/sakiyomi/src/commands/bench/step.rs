@@ -105,6 +105,7 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         0 => ParallelHeads::attach(spec, &decoder, &mut params, HeadStart::Fresh { seed: SEED })?.into(),
         rank => {
             let spec = JointSpec::new(super::joint_kind(&arguments.joint), arguments.heads, rank);
+            told_as_typed(spec.validate(), &[("objective.n", "--heads"), ("objective.rank", "--rank")])?;
             JointHeads::attach(spec, &decoder, &mut params, SEED)?.into()
         }
     };

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 pub struct Arena {
     free: BTreeMap<usize, Vec<Vec<f32>>>,
     allocated: usize,
+    most_rows: usize,
 }
 
 /// A free buffer serves a request if it is at most this much longer, so that a small request does not hold a large one.
@@ -38,6 +39,17 @@ impl Arena {
         buffer
     }
 
+    /// Begins a step of `rows` rows. Where that is more than in any step before, buffers of fewer rows would lie idle beside those
+    /// of this step, and go: memory is that of the largest step, not of all sizes there were (the number of registers varies).
+    pub fn begin(&mut self, rows: usize) {
+        if rows > self.most_rows {
+            self.most_rows = rows;
+            self.allocated -=
+                self.free.iter().map(|(capacity, buffers)| capacity * buffers.len()).sum::<usize>();
+            self.free.clear();
+        }
+    }
+
     /// Takes a buffer back.
     pub fn give(&mut self, buffer: Vec<f32>) {
         if buffer.capacity() > 0 {
@@ -45,7 +57,7 @@ impl Arena {
         }
     }
 
-    /// How many values were ever allocated: steady once every shape has been seen.
+    /// How many values are allocated: steady once every shape has been seen.
     pub fn allocated_values(&self) -> usize {
         self.allocated
     }
@@ -65,6 +77,22 @@ mod tests {
         arena.give(b);
         let c = arena.take(10);
         assert_eq!((c.len(), arena.allocated_values()), (10, 110));
+    }
+
+    #[test]
+    fn steps_of_many_sizes_take_the_memory_of_the_largest() {
+        let mut arena = Arena::default();
+        for rows in [100, 103, 98, 110, 104, 110, 99] {
+            arena.begin(rows);
+            let (a, b) = (arena.take(rows), arena.take(2 * rows));
+            arena.give(a);
+            arena.give(b);
+        }
+        assert_eq!(arena.allocated_values(), 3 * 110);
+        // What is lent stays counted.
+        let lent = arena.take(110);
+        arena.begin(200);
+        assert_eq!(arena.allocated_values(), lent.len());
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Layout {
     }
 
     /// All rows, registers too.
-    fn rows(&self) -> usize {
+    pub fn rows(&self) -> usize {
         self.token_rows() + self.registers.len()
     }
 

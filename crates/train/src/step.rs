@@ -118,6 +118,7 @@ impl Stepper {
         for (index, batch) in batches.iter().enumerate() {
             let mut layout = objective.layout(batch, depths);
             layout.draws.clone_from(&batch.draws);
+            self.arena.begin(layout.rows());
             let tape = Tape::training(params, &mut self.gradients, &mut self.arena, &layout);
             let mut tape = tape.in_precision(self.precision).recomputing(self.recomputes);
             let parts = match (states.get(index), objective.on_states()) {

@@ -316,7 +316,7 @@ fn joint_heads_begin_at_the_linear_heads_of_the_starting_checkpoint() {
     assert!(start.origin.ends_with("that begin at its linear heads"), "{}", start.origin);
     let begun = &start.checkpoint.params;
     let width = start.checkpoint.decoder.config.width;
-    let identity = |index: usize| if index % (width + 1) == 0 { 1.0 } else { 0.0 };
+    let identity = |index: usize| if index.is_multiple_of(width + 1) { 1.0 } else { 0.0 };
     for place in [2, 3] {
         let head = of(&learnt, &format!("heads.{place}.map.weight"));
         let states = [1, 2].map(|state| of(begun, &format!("joint.{place}.{state}.map.weight")));

@@ -85,27 +85,43 @@ fn probabilities_and_gradients_body(
         hide(row, &seen, &vectors);
         d_row[..vectors.start].fill(0.0);
         d_row[vectors.end..].fill(0.0);
-        let (chunks, _) = row[vectors.clone()].as_chunks_mut::<LANES>();
-        let (d_chunks, _) = d_row[vectors].as_chunks_mut::<LANES>();
-        for (p, d) in chunks.iter_mut().zip(d_chunks) {
-            match cap {
-                None => {
-                    for lane in 0..LANES {
-                        p[lane] = lanes::exp(p[lane] - log_sum);
-                        d[lane] = p[lane] * (d[lane] - mean) * scale;
-                    }
+        row_gradients(&mut row[vectors.clone()], &mut d_row[vectors], log_sum, mean, scale, cap);
+    }
+}
+
+/// Both of a row of whole vectors.
+#[inline(always)]
+fn row_gradients(row: &mut [f32], d_row: &mut [f32], log_sum: f32, mean: f32, scale: f32, cap: Option<f32>) {
+    let (chunks, _) = row.as_chunks_mut::<LANES>();
+    let (d_chunks, _) = d_row.as_chunks_mut::<LANES>();
+    for (p, d) in chunks.iter_mut().zip(d_chunks) {
+        match cap {
+            None => {
+                for lane in 0..LANES {
+                    (p[lane], d[lane]) = with_gradient(p[lane], d[lane], log_sum, mean, 1.0, scale);
                 }
-                Some(cap) => {
-                    for lane in 0..LANES {
-                        // Hidden scores are infinite and have no slope; their probability of zero would not save the product.
-                        let slope = soft_cap::slope(p[lane].max(-cap), cap);
-                        p[lane] = lanes::exp(p[lane] - log_sum);
-                        d[lane] = p[lane] * (d[lane] - mean) * slope * scale;
-                    }
+            }
+            Some(cap) => {
+                for lane in 0..LANES {
+                    let slope = slope(p[lane], cap);
+                    (p[lane], d[lane]) = with_gradient(p[lane], d[lane], log_sum, mean, slope, scale);
                 }
             }
         }
     }
+}
+
+/// Hidden scores are infinite and have no slope; their probability of zero would not save the product.
+#[inline(always)]
+fn slope(score: f32, cap: f32) -> f32 {
+    soft_cap::slope(score.max(-cap), cap)
+}
+
+/// The probability of a score, and the gradient of the unscaled score.
+#[inline(always)]
+fn with_gradient(score: f32, d: f32, log_sum: f32, mean: f32, slope: f32, scale: f32) -> (f32, f32) {
+    let p = lanes::exp(score - log_sum);
+    (p, p * (d - mean) * slope * scale)
 }
 
 multiversion! {
@@ -177,13 +193,10 @@ fn side_probabilities_and_gradients_body(
         hide(row, &seen[i], &vectors);
         d_row[..vectors.start].fill(0.0);
         d_row[vectors.end..].fill(0.0);
-        let (row, d_row) = (&mut row[vectors.clone()], &mut d_row[vectors]);
-        let own = (std::slice::from_mut(&mut own[i]), std::slice::from_mut(&mut d_own[i]));
-        for (p, d) in [(row, d_row), own].into_iter().flat_map(|(row, d_row)| row.iter_mut().zip(d_row)) {
-            let slope = cap.map_or(1.0, |cap| soft_cap::slope(p.max(-cap), cap));
-            *p = lanes::exp(*p - log_sum_exp[i]);
-            *d = *p * (*d - means[i]) * slope * scale;
-        }
+        let (log_sum, mean) = (log_sum_exp[i], means[i]);
+        row_gradients(&mut row[vectors.clone()], &mut d_row[vectors], log_sum, mean, scale, cap);
+        let slope = cap.map_or(1.0, |cap| slope(own[i], cap));
+        (own[i], d_own[i]) = with_gradient(own[i], d_own[i], log_sum, mean, slope, scale);
     }
 }
 

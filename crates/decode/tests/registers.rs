@@ -92,6 +92,23 @@ fn greedy_text_is_the_same_with_every_draft_length() {
     }
 }
 
+/// A run may have more rows beside its tokens than the cache has positions: they leave nothing there.
+#[test]
+fn a_cache_as_long_as_the_text_is_enough() {
+    let toy = Toy::new(&config(5, 2, 200), 9);
+    for positions in 6..30 {
+        let target = || {
+            let (weights, team) = (Arc::clone(&toy.weights), Arc::new(Team::new(1)));
+            Target::new(&toy.decoder, toy.registers.drafter(), weights, team, positions).unwrap()
+        };
+        let plain = run(&mut target(), &[3], &settings(0, positions - 1));
+        for draft_length in [3, 8] {
+            let drafted = run(&mut target(), &[3], &settings(draft_length, positions - 1));
+            assert_eq!(drafted.ids, plain.ids, "{positions} positions, drafts of {draft_length}");
+        }
+    }
+}
+
 #[test]
 fn the_end_of_the_context_is_the_same() {
     let toy = Toy::new(&config(5, 2, 48), 5);

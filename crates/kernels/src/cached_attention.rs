@@ -81,7 +81,7 @@ impl CachedAttention {
     ///
     /// If a slice has another size than the shape says, or the rows go beyond the capacity.
     pub fn store<V: CacheValue>(&self, qkv: &[f32], first_position: usize, keys: &mut [V], values: &mut [V]) {
-        let rows = self.rows(qkv, first_position);
+        let rows = self.rows_that_fit(qkv, first_position);
         assert_eq!(keys.len(), self.cache_len(), "the cache of keys has another size than cache_len");
         assert_eq!(values.len(), self.cache_len(), "the cache of values has another size than cache_len");
         let (head_dim, width) = (self.head_dim, self.row_width());
@@ -155,7 +155,7 @@ impl CachedAttention {
         values: &[V],
         out: &mut [f32],
     ) {
-        self.rows(qkv, first_position);
+        self.rows_that_fit(qkv, first_position);
         for (row, first) in first_visible.iter().enumerate() {
             assert!(*first as usize <= first_position + row, "row {row} does not see itself");
         }
@@ -173,7 +173,7 @@ impl CachedAttention {
         values: &[V],
         out: &mut [f32],
     ) {
-        let rows = self.rows(qkv, 0);
+        let rows = self.rows(qkv);
         assert_eq!(seen.rows(), rows, "what rows see is not [rows]");
         assert_eq!(keys.len(), self.cache_len(), "the cache of keys has another size than cache_len");
         assert_eq!(values.len(), self.cache_len(), "the cache of values has another size than cache_len");
@@ -201,17 +201,22 @@ impl CachedAttention {
         }
     }
 
+    /// Number of rows of `qkv`, whose keys and values are to be in the cache from `first_position` on.
+    fn rows_that_fit(&self, qkv: &[f32], first_position: usize) -> usize {
+        let rows = self.rows(qkv);
+        assert!(first_position + rows <= self.capacity, "positions beyond the capacity of the cache");
+        rows
+    }
+
     /// Number of rows of `qkv`, after checking the shape.
-    fn rows(&self, qkv: &[f32], first_position: usize) -> usize {
+    fn rows(&self, qkv: &[f32]) -> usize {
         assert!(
             self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
             "heads is no multiple of kv_heads"
         );
         assert!((1..=MAX_HEAD_DIM).contains(&self.head_dim), "head_dim is not within 1..={MAX_HEAD_DIM}");
         assert!(qkv.len().is_multiple_of(self.row_width()), "qkv is not [rows, {}]", self.row_width());
-        let rows = qkv.len() / self.row_width();
-        assert!(first_position + rows <= self.capacity, "positions beyond the capacity of the cache");
-        rows
+        qkv.len() / self.row_width()
     }
 
     fn row_width(&self) -> usize {

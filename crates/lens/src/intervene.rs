@@ -90,7 +90,9 @@ pub fn choose_pairs(decisions: &[Decision], layers: usize, settings: &Interventi
         let others = waiting.entry(decision.tokens[0]).or_default();
         let fits = |early: &Decision, late: &Decision| {
             let (first, second) = (usize::from(early.layers[0]), usize::from(late.layers[0]));
-            first + settings.gap <= second && first >= settings.reach && first + settings.reach < layers
+            first.saturating_add(settings.gap) <= second
+                && first >= settings.reach
+                && first.saturating_add(settings.reach) < layers
         };
         let partner = others.iter().position(|other| fits(other, decision) || fits(decision, other));
         match partner {

@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 use crate::examples::Example;
 use crate::random::Random;
 
+/// Places of a prompt and numbers for them, at most: far more than a model reads.
+const MOST_TOKENS: usize = 1_000_000;
+
 /// Sizes of the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Induction {
@@ -25,10 +28,17 @@ impl Induction {
     /// # Errors
     /// If the names do not fit.
     pub fn validate(&self) -> Result<()> {
-        if self.names == 0 || 2 * self.names >= self.length || 2 * self.names > self.symbols {
+        let tokens_of_names = self.names.saturating_mul(2);
+        if self.names == 0 || tokens_of_names >= self.length || tokens_of_names > self.symbols {
             let Self { symbols, length, names } = self;
             return Err(Error::Setting(format!(
                 "{names} names of two of {symbols} numbers in {length} places: give 1 or more names, more numbers, or more places"
+            )));
+        }
+        if self.length > MOST_TOKENS || self.symbols > MOST_TOKENS {
+            let Self { symbols, length, .. } = self;
+            return Err(Error::Setting(format!(
+                "{length} places and {symbols} numbers: give at most {MOST_TOKENS} of each"
             )));
         }
         Ok(())
@@ -80,5 +90,7 @@ mod tests {
             assert!(!followers.is_empty() && followers.iter().all(|next| *next == example.answer));
         }
         assert!(Induction { names: 20, ..task }.validate().is_err());
+        assert!(Induction { names: usize::MAX / 2 + 1, ..task }.validate().is_err());
+        assert!(Induction { length: usize::MAX, ..task }.validate().is_err());
     }
 }

@@ -27,7 +27,7 @@ impl StarGraph {
     /// # Errors
     /// If there are too few nodes for the arms, or no arms.
     pub fn validate(&self) -> Result<()> {
-        let wanted = self.degree * self.length.saturating_sub(1) + 1;
+        let wanted = self.degree.saturating_mul(self.length.saturating_sub(1)).saturating_add(1);
         if self.degree == 0 || self.length < 2 {
             return Err(Error::Setting("a star graph has at least 1 arm and paths of 2 nodes".to_owned()));
         }

@@ -110,5 +110,6 @@ mod tests {
         assert!(refusal(2, 5, 8).contains("9 nodes, and there are 8"));
         assert!(refusal(0, 5, 8).contains("at least 1 arm"));
         assert!(refusal(2, 1, 8).contains("2 nodes"));
+        assert!(refusal(usize::MAX / 4 + 1, 5, 50).contains("give more nodes"));
     }
 }

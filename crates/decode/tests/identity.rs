@@ -4,7 +4,7 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{Toy, config, planted, random, spec};
+use common::{Toy, config, plain_logits, planted, random, spec};
 use objective::HeadKind::{Anticausal, Causal, Layer, Linear};
 use objective::UnembeddingKind::{Replicated, Shared};
 use objective::{Greedy, HeadKind, UnembeddingKind};
@@ -239,18 +239,8 @@ fn logits_and_drafts_depend_on_the_committed_tokens_alone() {
     for (kind, unembedding) in KINDS {
         let toy = random(&config(5, 4, 400), spec(kind, 4, unembedding), 12);
         let prompt = &prompts(5, &[9])[0];
-        // Logits of plain decoding, row by row.
         let ids = run(&mut toy.target(1), prompt, &settings(0, 60)).ids;
-        let mut plain = toy.target(1);
-        plain.prefill(prompt, false).unwrap();
-        let expected: Vec<Vec<f32>> = ids
-            .iter()
-            .map(|id| {
-                let logits = plain.forward(&[*id]).unwrap();
-                plain.commit(1);
-                logits.data
-            })
-            .collect();
+        let expected = plain_logits(toy.target(1), prompt, &ids);
         // The same tokens in rounds, each row's bits and each draft compared.
         let mut target = toy.target(2);
         target.prefill(prompt, true).unwrap();

@@ -5,7 +5,7 @@ mod common;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::config;
+use common::{config, draw_large, plain_logits};
 use data::Batch;
 use kernels::team::Team;
 use model::engine::{CacheType, EngineWeights};
@@ -15,7 +15,6 @@ use sakiyomi_decode::{
     Batch as Together, DecodeSettings, Decoded, DraftLength, ExactnessSettings, Target, decode, exactness,
     positions_of_rounds, round_costs,
 };
-use tensor::random::{normal, seeded};
 use tensor::{Arena, Params, Tape};
 
 struct Toy {
@@ -26,19 +25,12 @@ struct Toy {
 }
 
 impl Toy {
-    /// Random weights, large enough that what the model says depends on all that it has read.
     fn new(config: &DecoderConfig, d_max: usize) -> Self {
         let (decoder, mut params) = Decoder::initialise(config, 3).unwrap();
         let spec = RegistersSpec { d_max, ..RegistersSpec::default() };
         let registers =
             Registers::attach(spec, &decoder, &mut params, RegisterStart::Fresh { seed: 3 }).unwrap();
-        let mut rng = seeded(4, 4);
-        let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            let base = if params.get(id).name.ends_with("norm.weight") { 1.0 } else { 0.0 };
-            let values = normal(&mut rng, params.data(id).len(), 0.25);
-            params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
-        }
+        draw_large(&mut params);
         let weights = Target::pack(&decoder, registers.drafter(), &params);
         Self { decoder, registers, params, weights }
     }
@@ -182,16 +174,7 @@ fn drafts_and_logits_depend_on_the_committed_tokens_alone() {
         let toy = Toy::new(&config, 4);
         let prompt = [2, 0, 1];
         let ids = run(&mut toy.target(1), &prompt, &settings(0, 50)).ids;
-        let mut plain = toy.target(1);
-        plain.prefill(&prompt, false).unwrap();
-        let expected: Vec<Vec<f32>> = ids
-            .iter()
-            .map(|id| {
-                let logits = plain.forward(&[*id]).unwrap();
-                plain.commit(1);
-                logits.data
-            })
-            .collect();
+        let expected = plain_logits(toy.target(1), &prompt, &ids);
         let mut target = toy.target(2);
         target.prefill(&prompt, true).unwrap();
         let (mut done, mut own_runs) = (0, 0);

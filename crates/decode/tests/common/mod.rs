@@ -141,11 +141,8 @@ pub struct Joint {
     pub weights: Arc<EngineWeights>,
 }
 
-/// Random joint heads on a random model, large enough that every component says something else.
-pub fn joint(vocabulary: usize, kind: JointKind, n: usize, rank: usize) -> Joint {
-    let (decoder, mut params) = Decoder::initialise(&config(vocabulary, 2, 200), 3).unwrap();
-    let spec = JointSpec { start: JointStart::Random, ..JointSpec::new(kind, n, rank) };
-    let heads = JointHeads::attach(spec, &decoder, &mut params, 3).unwrap();
+/// Draws all weights anew, so large that what the model says depends on all that it has read.
+pub fn draw_large(params: &mut Params) {
     let mut rng = seeded(4, 4);
     let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
     for id in ids {
@@ -153,6 +150,25 @@ pub fn joint(vocabulary: usize, kind: JointKind, n: usize, rank: usize) -> Joint
         let values = normal(&mut rng, params.data(id).len(), 0.25);
         params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
     }
+}
+
+/// The logits of plain decoding of `ids` after `prompt`, row by row.
+pub fn plain_logits(mut target: Target, prompt: &[u32], ids: &[u32]) -> Vec<Vec<f32>> {
+    target.prefill(prompt, false).unwrap();
+    let row = |id: &u32| {
+        let logits = target.forward(&[*id]).unwrap();
+        target.commit(1);
+        logits.data
+    };
+    ids.iter().map(row).collect()
+}
+
+/// Random joint heads on a random model, large enough that every component says something else.
+pub fn joint(vocabulary: usize, kind: JointKind, n: usize, rank: usize) -> Joint {
+    let (decoder, mut params) = Decoder::initialise(&config(vocabulary, 2, 200), 3).unwrap();
+    let spec = JointSpec { start: JointStart::Random, ..JointSpec::new(kind, n, rank) };
+    let heads = JointHeads::attach(spec, &decoder, &mut params, 3).unwrap();
+    draw_large(&mut params);
     let weights = Target::pack(&decoder, heads.drafter(), &params);
     Joint { decoder, heads, params, weights }
 }

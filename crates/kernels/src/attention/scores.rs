@@ -57,12 +57,19 @@ fn softmax_body(
         let seen = first_visible[i] as usize - first_key..first_query + i + 1 - first_key;
         let vectors = whole_vectors(&seen);
         hide(row, &seen, &vectors);
-        let row = &mut row[vectors];
-        let max = lanes::max(row);
-        let sum = lanes::exp_in_place(row, max);
-        *log_sum = (f64::from(max) + sum.ln()) as f32;
-        *inverse = (1.0 / sum) as f32;
+        // Its own key is one of those that it sees.
+        (_, *log_sum, *inverse) = row_softmax(&mut row[vectors], f32::NEG_INFINITY);
     }
+}
+
+/// Replaces a row of whole vectors by exponentials. Gives that of one more score, the logarithm of the sum of them all, and the
+/// factor that makes them sum to one.
+#[inline(always)]
+fn row_softmax(row: &mut [f32], own: f32) -> (f32, f32, f32) {
+    let max = lanes::max(row).max(own);
+    let weight = lanes::exp(own - max);
+    let sum = lanes::exp_in_place(row, max) + f64::from(weight);
+    (weight, (f64::from(max) + sum.ln()) as f32, (1.0 / sum) as f32)
 }
 
 #[inline(always)]
@@ -164,13 +171,7 @@ fn side_softmax_body(
     for (i, row) in scores.chunks_exact_mut(stride).enumerate() {
         let vectors = whole_vectors(&seen[i]);
         hide(row, &seen[i], &vectors);
-        let row = &mut row[vectors];
-        let max = lanes::max(row).max(own[i]);
-        let weight = lanes::exp(own[i] - max);
-        let sum = lanes::exp_in_place(row, max) + f64::from(weight);
-        own[i] = weight;
-        log_sum_exp[i] = (f64::from(max) + sum.ln()) as f32;
-        inverse_sums[i] = (1.0 / sum) as f32;
+        (own[i], log_sum_exp[i], inverse_sums[i]) = row_softmax(&mut row[vectors], own[i]);
     }
 }
 

@@ -60,7 +60,7 @@ impl Format for Bf16 {
         unsafe {
             let words: [N::Words; PANELS] = std::array::from_fn(|p| {
                 let at = block.words.add(p * block.panel_words);
-                N::prefetch(at.wrapping_add(block.ahead).cast());
+                N::prefetch_far(at.wrapping_add(block.ahead).cast());
                 N::load_words(at)
             });
             for (r, sums) in sums.iter_mut().enumerate() {
@@ -92,7 +92,7 @@ impl Format for Int8 {
 
     #[inline(always)]
     fn panels<N: Narrow>() -> [usize; MAX_ROWS] {
-        N::INTEGER_PANELS
+        N::BYTE_PANELS
     }
 
     #[allow(unsafe_code)]
@@ -107,7 +107,7 @@ impl Format for Int8 {
             for quad in 0..Self::BLOCK / 4 {
                 let words: [N::Words; PANELS] = std::array::from_fn(|p| {
                     let at = block.words.add(p * block.panel_words + quad * LANES);
-                    N::prefetch(at.wrapping_add(block.ahead).cast());
+                    N::prefetch_far(at.wrapping_add(block.ahead).cast());
                     N::load_words(at)
                 });
                 for (r, integers) in integers.iter_mut().enumerate() {
@@ -116,7 +116,7 @@ impl Format for Int8 {
                     }
                 }
             }
-            scale_and_add(block, integers, sums);
+            scale_and_add::<Self, N, ROWS, PANELS>(block, integers, sums);
         }
     }
 }
@@ -144,7 +144,7 @@ impl Format for Int4 {
 
     #[inline(always)]
     fn panels<N: Narrow>() -> [usize; MAX_ROWS] {
-        N::INTEGER_PANELS
+        N::NIBBLE_PANELS
     }
 
     #[allow(unsafe_code)]
@@ -159,7 +159,7 @@ impl Format for Int4 {
             for word in 0..Self::BLOCK / 8 {
                 let words: [[N::Words; 2]; PANELS] = std::array::from_fn(|p| {
                     let at = block.words.add(p * block.panel_words + word * LANES);
-                    N::prefetch(at.wrapping_add(block.ahead).cast());
+                    N::prefetch_far(at.wrapping_add(block.ahead).cast());
                     N::nibbles(N::load_words(at))
                 });
                 for (r, integers) in integers.iter_mut().enumerate() {
@@ -170,7 +170,7 @@ impl Format for Int4 {
                     }
                 }
             }
-            scale_and_add(block, integers, sums);
+            scale_and_add::<Self, N, ROWS, PANELS>(block, integers, sums);
         }
     }
 }
@@ -199,7 +199,7 @@ unsafe fn starts<N: Narrow, const ROWS: usize, const PANELS: usize>(
 /// As [`Format::add_block`].
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn scale_and_add<N: Narrow, const ROWS: usize, const PANELS: usize>(
+unsafe fn scale_and_add<F: Format, N: Narrow, const ROWS: usize, const PANELS: usize>(
     block: &BlockPlace,
     integers: [[N::Integers; PANELS]; ROWS],
     sums: &mut [[N; PANELS]; ROWS],
@@ -207,7 +207,9 @@ unsafe fn scale_and_add<N: Narrow, const ROWS: usize, const PANELS: usize>(
     // SAFETY: every panel has 16 scales for every block, every row has one.
     unsafe {
         for p in 0..PANELS {
-            let scale = N::widen(block.scales.add(p * block.blocks * LANES));
+            let at = block.scales.add(p * block.blocks * LANES);
+            N::prefetch_far(at.wrapping_add(block.ahead * F::INPUTS_PER_WORD / F::BLOCK).cast());
+            let scale = N::widen(at);
             for r in 0..ROWS {
                 let both = scale.multiply(N::splat(block.x_scale.add(r * block.blocks)));
                 sums[r][p] = sums[r][p].multiply_add(N::to_f32(integers[r][p]), both);

@@ -10,8 +10,8 @@ use super::simd::LANES;
 use super::tile::{Outputs, Start, Sums, finish};
 use crate::cpu::Isa;
 
-/// What the threads look ahead in all panels of a tile together, in bytes.
-const PREFETCH: usize = 4096;
+/// How many words a thread looks ahead in all panels of a tile together.
+const AHEAD: usize = 4096;
 
 /// Most rows of a tile.
 pub(super) const MAX_ROWS: usize = 8;
@@ -207,6 +207,7 @@ unsafe fn tile<F: Format, N: Narrow, const ROWS: usize, const PANELS: usize>(
     let blocks = product.blocks;
     let block_words = F::BLOCK / F::INPUTS_PER_WORD * LANES;
     let panel_words = blocks * block_words;
+    let ahead = AHEAD / PANELS;
     // SAFETY: all places lie within the slices that were checked; prefetching may leave them, hence `wrapping_add` there.
     unsafe {
         let mut sum = [[N::zero(); PANELS]; ROWS];
@@ -222,7 +223,11 @@ unsafe fn tile<F: Format, N: Narrow, const ROWS: usize, const PANELS: usize>(
                 words: product.words.as_ptr().add(panel * panel_words + block * block_words),
                 panel_words,
                 scales: product.scales.as_ptr().add(scale),
-                ahead: PREFETCH / 4 / PANELS,
+                // Beyond the end of each panel lies one that is being read already. The next tile begins behind all.
+                ahead: match block * block_words + ahead < panel_words {
+                    true => ahead,
+                    false => ahead + (PANELS - 1) * panel_words,
+                },
             };
             F::add_block::<N, ROWS, PANELS>(&place, &mut sum);
         }

@@ -18,8 +18,10 @@ pub(crate) trait Narrow: Simd {
     const LOWERS_BYTES: bool;
     /// Panels of tiles of bf16 weights.
     const PAIR_PANELS: [usize; 8];
-    /// Panels of tiles of integer weights, which keep two sums for each output.
-    const INTEGER_PANELS: [usize; 8];
+    /// Panels of tiles of bytes, whose integer sums are to fit into registers. Those in f32 need not: they are used once a block.
+    const BYTE_PANELS: [usize; 8];
+    /// The same of nibbles, whose blocks are half as long.
+    const NIBBLE_PANELS: [usize; 8];
 
     unsafe fn multiply(self, other: Self) -> Self;
     unsafe fn load_words(from: *const u32) -> Self::Words;
@@ -112,7 +114,8 @@ impl Narrow for Array {
     type Words = [u32; LANES];
     const LOWERS_BYTES: bool = false;
     const PAIR_PANELS: [usize; 8] = [2, 1, 1, 1, 0, 0, 0, 0];
-    const INTEGER_PANELS: [usize; 8] = [1, 1, 1, 1, 0, 0, 0, 0];
+    const BYTE_PANELS: [usize; 8] = [1, 1, 1, 1, 0, 0, 0, 0];
+    const NIBBLE_PANELS: [usize; 8] = Self::BYTE_PANELS;
 
     #[inline(always)]
     unsafe fn multiply(mut self, other: Self) -> Self {
@@ -186,8 +189,8 @@ mod x86 {
         type Words = __m512i;
         const LOWERS_BYTES: bool = false;
         const PAIR_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 4, 3, 3];
-        /// At most 14 sums in f32 and as many in integers, which with weights and an input fill 32 registers.
-        const INTEGER_PANELS: [usize; 8] = [4, 4, 4, 3, 2, 2, 2, 1];
+        const BYTE_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 3, 2, 2];
+        const NIBBLE_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 3, 2, 1];
 
         #[inline(always)]
         unsafe fn multiply(self, other: Self) -> Self {
@@ -244,7 +247,8 @@ mod x86 {
         type Words = [__m256i; 2];
         const LOWERS_BYTES: bool = true;
         const PAIR_PANELS: [usize; 8] = [2, 1, 1, 1, 0, 0, 0, 0];
-        const INTEGER_PANELS: [usize; 8] = [2, 1, 1, 1, 0, 0, 0, 0];
+        const BYTE_PANELS: [usize; 8] = [2, 1, 1, 1, 0, 0, 0, 0];
+        const NIBBLE_PANELS: [usize; 8] = Self::BYTE_PANELS;
 
         #[inline(always)]
         unsafe fn multiply(self, other: Self) -> Self {

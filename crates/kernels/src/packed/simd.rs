@@ -37,6 +37,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn multiply_add(self, a: Self, b: Self) -> Self;
     /// Asks for the cache line at `at`, which may be any address.
     unsafe fn prefetch(at: *const f32);
+    /// Asks for it in a cache that is larger and farther away, which can wait for more lines at once.
+    unsafe fn prefetch_far(at: *const f32);
 }
 
 /// Code to be compiled for every instruction set. `run` must be `#[inline(always)]`, and so must what it calls if that is
@@ -151,6 +153,9 @@ impl Simd for Array {
 
     #[inline(always)]
     unsafe fn prefetch(_at: *const f32) {}
+
+    #[inline(always)]
+    unsafe fn prefetch_far(_at: *const f32) {}
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -216,6 +221,11 @@ mod x86 {
         unsafe fn prefetch(at: *const f32) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
+
+        #[inline(always)]
+        unsafe fn prefetch_far(at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        }
     }
 
     /// Two 256-bit registers.
@@ -278,6 +288,11 @@ mod x86 {
         #[inline(always)]
         unsafe fn prefetch(at: *const f32) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch_far(at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         }
     }
 }

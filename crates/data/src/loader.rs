@@ -158,6 +158,12 @@ impl Loader {
         self.order.len()
     }
 
+    /// The windows of an epoch in the order in which they come from now on; those that were given out in this epoch come last.
+    pub fn windows_to_come(&self) -> impl Iterator<Item = u32> {
+        let (given, coming) = self.order.split_at(self.next);
+        coming.iter().chain(given).copied()
+    }
+
     /// Where the loader stands.
     pub fn state(&self) -> LoaderState {
         LoaderState {

@@ -5,42 +5,17 @@ mod common;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::{config, draw_large, plain_logits};
+use common::{WithRegisters, config, plain_logits, registers};
 use data::Batch;
 use kernels::team::Team;
-use model::engine::{CacheType, EngineWeights};
-use model::{Decoder, DecoderConfig, LayerSet, Variant, Window};
-use objective::{Chooser, Greedy, Objective, RegisterStart, Registers, RegistersSpec};
+use model::engine::CacheType;
+use model::{DecoderConfig, LayerSet, Variant, Window};
+use objective::{Chooser, Greedy, Objective, Registers, RegistersSpec};
 use sakiyomi_decode::{
     Batch as Together, DecodeSettings, Decoded, DraftLength, ExactnessSettings, Target, decode, exactness,
     positions_of_rounds, round_costs,
 };
-use tensor::{Arena, Params, Tape};
-
-struct Toy {
-    decoder: Decoder,
-    registers: Registers,
-    params: Params,
-    weights: Arc<EngineWeights>,
-}
-
-impl Toy {
-    fn new(config: &DecoderConfig, d_max: usize) -> Self {
-        let (decoder, mut params) = Decoder::initialise(config, 3).unwrap();
-        let spec = RegistersSpec { d_max, ..RegistersSpec::default() };
-        let registers =
-            Registers::attach(spec, &decoder, &mut params, RegisterStart::Fresh { seed: 3 }).unwrap();
-        draw_large(&mut params);
-        let weights = Target::pack(&decoder, registers.drafter(), &params);
-        Self { decoder, registers, params, weights }
-    }
-
-    fn target(&self, threads: usize) -> Target<'_> {
-        let (weights, context) = (Arc::clone(&self.weights), self.decoder.config.context);
-        let team = Arc::new(Team::new(threads));
-        Target::new(&self.decoder, self.registers.drafter(), weights, team, context).unwrap()
-    }
-}
+use tensor::{Arena, Tape};
 
 fn settings(draft_length: usize, max_new_tokens: usize) -> DecodeSettings {
     DecodeSettings { draft_length, max_new_tokens, ..DecodeSettings::default() }
@@ -66,7 +41,7 @@ fn configs() -> [DecoderConfig; 3] {
 #[test]
 fn greedy_text_is_the_same_with_every_draft_length() {
     for config in configs() {
-        let toy = Toy::new(&config, 5);
+        let toy = registers(&config, 5);
         for (threads, cache) in [(1, CacheType::F32), (2, CacheType::Bf16)] {
             let mut target = toy.target(threads);
             target.hold_cache_as(cache);
@@ -87,7 +62,7 @@ fn greedy_text_is_the_same_with_every_draft_length() {
 /// A run may have more rows beside its tokens than the cache has positions: they leave nothing there.
 #[test]
 fn a_cache_as_long_as_the_text_is_enough() {
-    let toy = Toy::new(&config(5, 2, 200), 9);
+    let toy = registers(&config(5, 2, 200), 9);
     for positions in 6..30 {
         let target = || {
             let (weights, team) = (Arc::clone(&toy.weights), Arc::new(Team::new(1)));
@@ -103,7 +78,7 @@ fn a_cache_as_long_as_the_text_is_enough() {
 
 #[test]
 fn the_end_of_the_context_is_the_same() {
-    let toy = Toy::new(&config(5, 2, 48), 5);
+    let toy = registers(&config(5, 2, 48), 5);
     for length in [1, 30, 43, 44, 45, 46, 47] {
         let prompt: Vec<u32> = (0..length).map(|place| place * 3 % 5).collect();
         let of = |draft_length| run(&mut toy.target(1), &prompt, &settings(draft_length, 100));
@@ -131,7 +106,7 @@ impl Chooser for Seen {
 }
 
 /// Loss of the register with `offset` behind the last but `offset` token of `text`, as training sees it.
-fn loss_in_training(toy: &Toy, text: &[u32], offset: usize) -> f64 {
+fn loss_in_training(toy: &WithRegisters, text: &[u32], offset: usize) -> f64 {
     let mut batch = Batch::single(text, 5);
     // The last tokens alone are targets, so that there is one register.
     batch.loss_mask.iter_mut().take(text.len() - offset).for_each(|target| *target = false);
@@ -148,7 +123,7 @@ fn loss_in_training(toy: &Toy, text: &[u32], offset: usize) -> f64 {
 #[test]
 fn what_is_drafted_from_is_what_was_trained() {
     for config in configs() {
-        let toy = Toy::new(&config, 5);
+        let toy = registers(&config, 5);
         let text = [3, 1, 4, 1, 0, 2, 2, 4, 0, 1, 3, 2];
         for committed in [1, 5, 7] {
             let mut target = toy.target(1);
@@ -171,7 +146,7 @@ fn what_is_drafted_from_is_what_was_trained() {
 #[test]
 fn drafts_and_logits_depend_on_the_committed_tokens_alone() {
     for config in configs() {
-        let toy = Toy::new(&config, 4);
+        let toy = registers(&config, 4);
         let prompt = [2, 0, 1];
         let ids = run(&mut toy.target(1), &prompt, &settings(0, 50)).ids;
         let expected = plain_logits(toy.target(1), &prompt, &ids);
@@ -205,7 +180,7 @@ fn drafts_and_logits_depend_on_the_committed_tokens_alone() {
 
 #[test]
 fn a_run_of_their_own_counts_as_a_run() {
-    let toy = Toy::new(&config(97, 2, 200), 4);
+    let toy = registers(&config(97, 2, 200), 4);
     let decoded = run(&mut toy.target(1), &[1], &settings(3, 40));
     let rounds = decoded.statistics.depths[0].drafted + usize::from(decoded.statistics.committed_tokens > 0);
     let rows = decoded.statistics.forwards;
@@ -214,7 +189,7 @@ fn a_run_of_their_own_counts_as_a_run() {
 
 #[test]
 fn lengths_that_change_from_round_to_round_change_nothing() {
-    let toy = Toy::new(&config(5, 2, 300), 5);
+    let toy = registers(&config(5, 2, 300), 5);
     let plain = run(&mut toy.target(1), &[1], &settings(0, 200)).ids;
     for seconds in [[1.0, 1.01, 1.02, 1.03, 1.04], [1.0, 1.3, 1.6, 2.0, 2.5], [1.0, 9.0, 9.0, 9.0, 9.0]] {
         let mut target = toy.target(1);
@@ -229,7 +204,7 @@ fn lengths_that_change_from_round_to_round_change_nothing() {
 
 #[test]
 fn several_continuations_at_once_are_each_as_alone() {
-    let toy = Toy::new(&config(5, 2, 200), 4);
+    let toy = registers(&config(5, 2, 200), 4);
     let prompts: [&[u32]; 3] = [&[1], &[2, 3], &[4; 9]];
     let alone: Vec<Vec<u32>> =
         prompts.iter().map(|prompt| run(&mut toy.target(1), prompt, &settings(0, 40)).ids).collect();
@@ -251,7 +226,7 @@ fn several_continuations_at_once_are_each_as_alone() {
 
 #[test]
 fn sampling_has_the_distribution_of_the_model() {
-    let toy = Toy::new(&config(11, 2, 96), 4);
+    let toy = registers(&config(11, 2, 96), 4);
     let settings = ExactnessSettings { draws: 1000, tokens_per_text: 24, ..ExactnessSettings::default() };
     let found = exactness(&mut toy.target(1), &[vec![1, 2], vec![5]], &settings, &mut |_, _| {}).unwrap();
     assert!(found.holds(), "{:?}", found.rejections().collect::<Vec<_>>());

@@ -126,7 +126,7 @@ impl JointSpec {
     pub fn validate(&self) -> Result<()> {
         let refuse = |setting, problem: String| Err(Error::Setting { setting, problem });
         if self.n == 0 || self.n > LARGEST_N {
-            return refuse("n", format!("{} tokens together: give 1 to {LARGEST_N}", self.n));
+            return refuse("n", format!("is {}: give 1 to {LARGEST_N} tokens", self.n));
         }
         if self.rank == 0 || self.rank > LARGEST_RANK {
             return refuse("rank", format!("is {}: give 1 to {LARGEST_RANK}", self.rank));

@@ -2,6 +2,7 @@
 //! place, the second ends the program at once.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,9 +30,13 @@ pub fn outlive_file_limits() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// For work that leaves nothing behind: Ctrl-C ends the program at once, with one line.
-pub fn end_at_once(output: Output) -> anyhow::Result<()> {
+/// For work that leaves nothing behind: Ctrl-C ends the program at once, with one line. What is being written in the folder
+/// `partial` goes with it.
+pub fn end_at_once(output: Output, partial: Option<&Path>) -> anyhow::Result<()> {
+    let partial = partial.map(Path::to_owned);
     ctrlc::set_handler(move || {
+        // A second signal or the next start cannot do more about a folder that does not go.
+        partial.iter().for_each(|folder| drop(fs_err::remove_dir_all(folder)));
         output.remark("stopped; nothing was written");
         std::process::exit(ENDED_BY_SIGNAL.into());
     })?;

@@ -18,6 +18,7 @@ use crate::run_folder::RunFolder;
 use crate::start::start;
 use crate::step::Stepper;
 use crate::trainer_state::TrainerState;
+use crate::trunk_states::{self, TrunkStates};
 use crate::{Checkpoint, memory};
 
 /// What a run will take.
@@ -33,8 +34,10 @@ pub struct Forecast {
     pub targets_per_step: Vec<f64>,
     /// Steps still to do.
     pub steps: usize,
-    /// Seconds of a step with every depth.
+    /// Seconds of a step with every depth; where the states of a frozen trunk are kept, of one that finds them.
     pub step_seconds: f64,
+    /// Rows whose states nobody has kept yet, and the seconds that the trunk needs for one; `None` where none are kept.
+    pub rows_to_keep: Option<(usize, f64)>,
     /// Evaluations still to do, and the seconds of one.
     pub evaluations: (usize, f64),
     /// Checkpoints still to write, and the seconds of one; the best one on held-out text not counted.
@@ -68,6 +71,10 @@ pub fn forecast(config: &RunConfig, resume: bool, watch: Watch) -> Result<Foreca
     notes.extend(config.doubts());
     notes.append(&mut trial.data.notes);
 
+    let kept = match config.train.cache_states {
+        true => trunk_states::kept(config, &trial.checkpoint, &trial.data)?,
+        false => Vec::new(),
+    };
     let depths = config.depths();
     let (step_seconds, targets_per_step) = trial.steps(depths)?;
     let first_depth_seconds = match config.objective.curriculum_steps {
@@ -78,11 +85,21 @@ pub fn forecast(config: &RunConfig, resume: bool, watch: Watch) -> Result<Foreca
     let (save_seconds, checkpoint_bytes) = trial.save(&scratch.path().join("last"), true)?;
     let (best_seconds, best_bytes) = trial.save(&scratch.path().join("best"), false)?;
 
+    let rows_per_step = config.train.batch * config.train.accumulate;
+    let row_seconds = trial.row_seconds();
+    // Every epoch has the same rows.
+    let unkept = |steps: usize| kept.iter().take(steps * rows_per_step).filter(|kept| !**kept).count();
     let done = trial.state.step;
     let end = match config.train.seconds {
         None => config.train.steps,
-        Some(seconds) => done.max((seconds / step_seconds).ceil() as usize),
+        Some(seconds) => {
+            // As though the trunk had to run for every row; what it then need not is time for more steps.
+            let slowest = seconds / (step_seconds + rows_per_step as f64 * row_seconds);
+            let running = unkept(slowest as usize) as f64 * row_seconds;
+            done.max(((seconds - running) / step_seconds).ceil() as usize)
+        }
     };
+    let to_keep = unkept(end.saturating_sub(done));
     let counted = |every: usize| count_due(every, done, end);
     let (evaluations, saves) = (counted(config.evaluation.every), counted(config.checkpoint.every));
     // Heads cost about the same each, so that a step of k depths lies on the line between 1 and all.
@@ -94,6 +111,7 @@ pub fn forecast(config: &RunConfig, resume: bool, watch: Watch) -> Result<Foreca
     let steps = joining + end.saturating_sub(all_depths.max(done)) as f64 * step_seconds;
     let seconds = reading
         + steps
+        + to_keep as f64 * row_seconds
         + evaluations as f64 * (evaluation_seconds + best_seconds)
         + saves as f64 * save_seconds;
     Ok(Forecast {
@@ -102,6 +120,7 @@ pub fn forecast(config: &RunConfig, resume: bool, watch: Watch) -> Result<Foreca
         targets_per_step,
         steps: end.saturating_sub(done),
         step_seconds,
+        rows_to_keep: config.train.cache_states.then_some((to_keep, row_seconds)),
         evaluations: (evaluations, evaluation_seconds),
         saves: (saves, save_seconds),
         seconds,
@@ -127,6 +146,10 @@ struct Trial<'a> {
     stepper: Stepper,
     state: TrainerState,
     data: RunData,
+    /// Where the run keeps the states of its frozen trunk, the trial keeps a few of its own.
+    trunk_states: Option<TrunkStates>,
+    /// Seconds that the trunk took for rows, and how many they were.
+    rows_run: (f64, usize),
 }
 
 /// The first steps find buffers and pages new.
@@ -155,22 +178,54 @@ impl<'a> Trial<'a> {
             let data = prepare(&reading, &checkpoint.vocabulary, watch).map_err(of_scratch)?;
             let state = TrainerState::new(data.training.state(), data.held_out.fingerprint());
             let stepper = Stepper::new(&checkpoint.params, &config.train);
-            return Ok(Self { config, checkpoint, stepper, state, data });
+            return Self { config, checkpoint, stepper, state, data, trunk_states: None, rows_run: (0.0, 0) }
+                .keeping_states(&reading);
         };
         let mut data = prepare(&reading, &found.checkpoint.vocabulary, watch).map_err(of_scratch)?;
         found.state.fits(&mut data)?;
         data.notes.extend(found.note);
         let (checkpoint, stepper, state) = (found.checkpoint, found.stepper, found.state);
-        Ok(Self { config, checkpoint, stepper, state, data })
+        Self { config, checkpoint, stepper, state, data, trunk_states: None, rows_run: (0.0, 0) }
+            .keeping_states(&reading)
+    }
+
+    /// Keeps states, if the run does, in the cache of `reading`.
+    fn keeping_states(mut self, reading: &RunConfig) -> Result<Self> {
+        if reading.train.cache_states {
+            self.trunk_states = Some(TrunkStates::open(reading, &self.checkpoint, &self.data)?);
+        }
+        Ok(self)
+    }
+
+    /// Seconds that the trunk takes for a row; 0 where it runs in every step.
+    fn row_seconds(&self) -> f64 {
+        let (seconds, rows) = self.rows_run;
+        seconds / rows.max(1) as f64
+    }
+
+    /// Begins the next step from states of the trunk that are kept; gives the seconds that went into keeping them.
+    fn start_from_states(&mut self, batches: &[Batch]) -> Result<f64> {
+        let Some(known) = &mut self.trunk_states else { return Ok(0.0) };
+        let (began, before) = (Instant::now(), known.computed());
+        for batch in batches {
+            known.of(&self.checkpoint, batch, &mut self.stepper.arena)?;
+        }
+        let (seconds, rows) = (began.elapsed().as_secs_f64(), known.computed() - before);
+        self.rows_run = (self.rows_run.0 + seconds, self.rows_run.1 + rows);
+        // As a later run or epoch does.
+        let states = batches.iter().map(|batch| known.of(&self.checkpoint, batch, &mut self.stepper.arena));
+        let states = states.collect::<Result<_>>()?;
+        self.stepper.start_from(states);
+        Ok(seconds)
     }
 
     /// Seconds of a step with `depths` depths, and its targets at each.
     fn steps(&mut self, depths: usize) -> Result<(f64, Vec<f64>)> {
         let mut targets = vec![0.0; depths];
-        let (mut began, mut timed) = (Instant::now(), 0);
+        let (mut began, mut timed, mut keeping) = (Instant::now(), 0, 0.0);
         for step in 0.. {
             if step == WARM_UP_STEPS {
-                began = Instant::now();
+                (began, keeping, self.rows_run) = (Instant::now(), 0.0, (0.0, 0));
             }
             timed = usize::saturating_sub(step, WARM_UP_STEPS);
             let all = self.config.train.seconds.is_none() && timed >= self.config.train.steps;
@@ -185,6 +240,7 @@ impl<'a> Trial<'a> {
                 let found = self.checkpoint.objective.window(&batches, depths).targets;
                 targets.iter_mut().zip(found).for_each(|(sum, count)| *sum += count as f64);
             }
+            keeping += self.start_from_states(&batches)?;
             let Checkpoint { params, decoder, objective, .. } = &mut self.checkpoint;
             // So small a rate that no trial explodes.
             let report = self.stepper.update(
@@ -205,7 +261,7 @@ impl<'a> Trial<'a> {
             })?;
         }
         targets.iter_mut().for_each(|sum| *sum /= timed as f64);
-        Ok((began.elapsed().as_secs_f64() / timed as f64, targets))
+        Ok(((began.elapsed().as_secs_f64() - keeping) / timed as f64, targets))
     }
 
     /// Seconds of an evaluation.

@@ -45,23 +45,8 @@ impl TrunkStates {
     /// # Errors
     /// When it cannot be opened, or another run has it open.
     pub(crate) fn open(config: &RunConfig, checkpoint: &Checkpoint, data: &RunData) -> Result<Self> {
-        let Some(objective) = checkpoint.objective.on_states() else {
-            let problem = "wants an objective that begins from states of the trunk".to_owned();
-            return Err(Error::Setting { key: "train.cache_states".to_owned(), problem });
-        };
-        let decoder = &checkpoint.decoder.config;
-        let place = data.training.state();
-        let mut key = Digest::new();
-        key.text(FORMAT)
-            .text(&digest(&checkpoint.params, decoder))
-            .text(&format!("{decoder:?} {:?}", config.train.dtype))
-            .number(objective.layers_below() as u64)
-            .text(&place.fingerprint)
-            .number(place.seed)
-            .number(place.length as u64);
-        let folder = cache_folder(config);
-        fs_err::create_dir_all(&folder)?;
-        let path = folder.join(format!("trunk-states-{}.f32", &key.hex()[..16]));
+        let path = path_of(config, checkpoint, data)?;
+        fs_err::create_dir_all(cache_folder(config))?;
         let mut options = fs_err::OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
         // Where the file system has no locks, a second process is not noticed.
@@ -70,9 +55,9 @@ impl TrunkStates {
                 format!("keeps {}, which another run uses: name another data.cache", path.display());
             return Err(Error::Setting { key: "train.cache_states".to_owned(), problem });
         }
-        let values = config.train.length * decoder.width;
+        let values = values(config, checkpoint);
         let states = Self { path, file, precision: step::precision(config.train.dtype), values, computed: 0 };
-        let bytes = states.record(data.training.windows_per_epoch() as u64);
+        let bytes = record(values, data.training.windows_per_epoch() as u64);
         // What is not written yet takes no room where the file system knows holes.
         if states.file.metadata()?.len() != bytes {
             states.file.set_len(bytes)?;
@@ -108,7 +93,7 @@ impl TrunkStates {
         let mut states = vec![0.0; batch.batch * self.values];
         for (row, states) in states.chunks_exact_mut(self.values).enumerate() {
             let alone = batch.row(row);
-            let place = self.record(batch.draws[row] & WINDOW);
+            let place = record(self.values, batch.draws[row] & WINDOW);
             let inputs = checksum_of_inputs(&alone);
             if !self.read(place, inputs, states)? {
                 self.run(checkpoint, &alone, arena, states);
@@ -117,11 +102,6 @@ impl TrunkStates {
             }
         }
         Ok(states)
-    }
-
-    /// Where the record of `window` begins.
-    fn record(&self, window: u64) -> u64 {
-        window * (CHECKSUMS + 4 * self.values) as u64
     }
 
     /// Whether the record is whole and of these inputs.
@@ -156,6 +136,61 @@ impl TrunkStates {
         states.copy_from_slice(tape.value(&last));
         tape.forget();
     }
+}
+
+/// Which of the windows of an epoch, in the order in which they come, have states on disk already, as far as can be told without
+/// reading them.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub(crate) fn kept(config: &RunConfig, checkpoint: &Checkpoint, data: &RunData) -> Result<Vec<bool>> {
+    let (path, values) = (path_of(config, checkpoint, data)?, values(config, checkpoint));
+    let windows = data.training.windows_to_come();
+    if !path.exists() {
+        return Ok(windows.map(|_| false).collect());
+    }
+    let mut file = fs_err::File::open(&path)?;
+    let whole = file.metadata()?.len();
+    windows
+        .map(|window| {
+            let (place, mut checksums) = (record(values, window.into()), [0; CHECKSUMS]);
+            if place < whole {
+                file.seek(SeekFrom::Start(place))?;
+                file.read_exact(&mut checksums)?;
+            }
+            // What was never written reads as zeros.
+            Ok(checksums != [0; CHECKSUMS])
+        })
+        .collect()
+}
+
+/// The file of the trunk in `checkpoint` and of the text in `data`.
+fn path_of(config: &RunConfig, checkpoint: &Checkpoint, data: &RunData) -> Result<PathBuf> {
+    let Some(objective) = checkpoint.objective.on_states() else {
+        let problem = "wants an objective that begins from states of the trunk".to_owned();
+        return Err(Error::Setting { key: "train.cache_states".to_owned(), problem });
+    };
+    let decoder = &checkpoint.decoder.config;
+    let place = data.training.state();
+    let mut key = Digest::new();
+    key.text(FORMAT)
+        .text(&digest(&checkpoint.params, decoder))
+        .text(&format!("{decoder:?} {:?}", config.train.dtype))
+        .number(objective.layers_below() as u64)
+        .text(&place.fingerprint)
+        .number(place.seed)
+        .number(place.length as u64);
+    Ok(cache_folder(config).join(format!("trunk-states-{}.f32", &key.hex()[..16])))
+}
+
+/// Values of a record.
+fn values(config: &RunConfig, checkpoint: &Checkpoint) -> usize {
+    config.train.length * checkpoint.decoder.config.width
+}
+
+/// Where the record of `window` begins.
+fn record(values: usize, window: u64) -> u64 {
+    window * (CHECKSUMS + 4 * values) as u64
 }
 
 fn checksum_of_inputs(row: &Batch) -> u32 {

@@ -10,7 +10,7 @@ use model::engine::EngineWeights;
 use model::{Decoder, DecoderConfig, Family, Rope, Variant};
 use objective::{
     HeadKind, HeadStart, HeadsSpec, JointHeads, JointKind, JointSpec, JointStart, Objective, ParallelHeads,
-    UnembeddingKind,
+    RegisterStart, Registers, RegistersSpec, UnembeddingKind,
 };
 use sakiyomi_decode::Target;
 use tensor::Params;
@@ -177,5 +177,31 @@ impl Joint {
     pub fn target(&self) -> Target<'_> {
         let team = Arc::new(Team::new(1));
         Target::new(&self.decoder, self.heads.drafter(), Arc::clone(&self.weights), team, 200).unwrap()
+    }
+}
+
+/// A model with registers, and everything that a target borrows.
+pub struct WithRegisters {
+    pub decoder: Decoder,
+    pub registers: Registers,
+    pub params: Params,
+    pub weights: Arc<EngineWeights>,
+}
+
+/// Random registers on a random model; they stand for up to `d_max` tokens ahead.
+pub fn registers(config: &DecoderConfig, d_max: usize) -> WithRegisters {
+    let (decoder, mut params) = Decoder::initialise(config, 3).unwrap();
+    let spec = RegistersSpec { d_max, ..RegistersSpec::default() };
+    let registers = Registers::attach(spec, &decoder, &mut params, RegisterStart::Fresh { seed: 3 }).unwrap();
+    draw_large(&mut params);
+    let weights = Target::pack(&decoder, registers.drafter(), &params);
+    WithRegisters { decoder, registers, params, weights }
+}
+
+impl WithRegisters {
+    pub fn target(&self, threads: usize) -> Target<'_> {
+        let (weights, context) = (Arc::clone(&self.weights), self.decoder.config.context);
+        let team = Arc::new(Team::new(threads));
+        Target::new(&self.decoder, self.registers.drafter(), weights, team, context).unwrap()
     }
 }

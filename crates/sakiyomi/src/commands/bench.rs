@@ -12,6 +12,7 @@ use objective::JointKind;
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
+use super::limits::{REPEATS, within};
 use super::round_costs;
 use crate::arguments::{Bench, BenchPart};
 use crate::failure::Verdict;
@@ -44,6 +45,7 @@ pub fn run(arguments: &Bench, threads: usize, output: Output) -> anyhow::Result<
         (None, Some(checkpoint)) => checkpoint,
         (None, None) => anyhow::bail!("give a checkpoint folder or a verb"),
     };
+    within("--repeats", arguments.repeats, REPEATS)?;
     let loaded = Loaded::read_as(&arguments.packing, checkpoint, threads)?.with_exit(
         arguments.draft,
         &arguments.exit,

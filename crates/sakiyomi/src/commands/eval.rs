@@ -72,7 +72,7 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
     if repeated > 0 {
         output.remark(format!("{repeated} of the files are named more than once and read once"));
     }
-    end_at_once(output)?;
+    end_at_once(output, None)?;
     let mut progress = TextProgress::new(output);
     let (corpus, _) = load_or_build_watched(None, &source, &checkpoint.vocabulary, &mut |done| {
         progress.set(done);

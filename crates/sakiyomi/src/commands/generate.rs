@@ -30,6 +30,8 @@ struct Generated<'a> {
 }
 
 pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Result<Verdict> {
+    // Before the model is read and measured.
+    arguments.sampling.settings().validate()?;
     let prompt = match &arguments.prompt_file {
         Some(file) => text_file::read(file)?,
         None => arguments.prompt.clone(),

@@ -11,6 +11,7 @@ mod figures;
 mod generate;
 mod init;
 pub mod lens;
+mod limits;
 mod machine;
 mod merge;
 mod new_folder;

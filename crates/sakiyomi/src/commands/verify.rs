@@ -5,6 +5,7 @@ use decode::{DecodeSettings, Exactness, ExactnessSettings, Verification, exactne
 use serde::Serialize;
 
 use super::checkpoint::Loaded;
+use super::limits::within;
 use crate::arguments::Verify;
 use crate::failure::Verdict;
 use crate::output::Output;
@@ -25,7 +26,11 @@ struct Verified<'a> {
     exactness: Option<Exactness>,
 }
 
+/// Tokens drawn in each case, at most: a small model takes hours for them.
+const MOST_DRAWS: usize = 10_000_000;
+
 pub fn run(arguments: &Verify, threads: usize, output: Output) -> anyhow::Result<Verdict> {
+    within("--draws", arguments.draws, 0..=MOST_DRAWS)?;
     let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?.with_exit(
         arguments.draft,
         &arguments.exit,

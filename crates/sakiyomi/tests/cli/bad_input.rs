@@ -133,6 +133,17 @@ fn settings_that_cannot_work_are_named_by_key() {
 }
 
 #[test]
+fn counts_that_nobody_waits_for_are_refused_at_once() {
+    let place = Place::trained(&[]);
+    let many = "99999999999999999";
+    place.refuses(&["verify", CHECKPOINT, "--draws", many], &["--draws", "give 0 to 10000000"]);
+    place.refuses(&["bench", CHECKPOINT, "--repeats", many], &["--repeats", "give 1 to 10000"]);
+    place.refuses(&["bench", "decode", CHECKPOINT, "--repeats", many], &["--repeats", "give 1 to 10000"]);
+    place.refuses(&["bench", "step", "--steps", many], &["--steps", "give 1 to 100000"]);
+    place.refuses(&["bench", CHECKPOINT, "--repeats", "0"], &["--repeats 0"]);
+}
+
+#[test]
 fn a_run_is_neither_overwritten_nor_resumed_by_accident() {
     let place = Place::new();
     place.refuses(&[training(&[]), vec!["--resume"]].concat(), &["run", "no run to resume"]);

@@ -88,6 +88,32 @@ fn reading_a_large_text_is_stopped_with_one_line_and_leaves_nothing() {
     place.train(&[]);
 }
 
+#[test]
+fn a_page_that_is_not_finished_leaves_nothing() {
+    let place = Place::trained(&["model.architecture.layers=4"]);
+    let text = String::from_utf8(place.read("text.jsonl")).unwrap();
+    place.write("large.jsonl", text.repeat(200));
+    fs_err::create_dir(place.path(".page.partial")).unwrap();
+    let hidden = || {
+        let entries = fs_err::read_dir(place.path("")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with(".page")).count()
+    };
+    let child = spawn(
+        &place,
+        &["lens", "report", CHECKPOINT, "--data", "large.jsonl", "--tokens", "1000000", "--out", "page"],
+    );
+    wait_until(|| hidden() == 2, "the page is not begun");
+    // It listens from the next moment on, and works for long after that.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    assert!(told.ends_with("stopped; nothing was written\n"), "{told}");
+    assert!(!place.exists("page") && hidden() == 1, "what was there is there, and nothing else");
+}
+
 /// As [`signalled`], with Ctrl-C.
 fn interrupted(place: &Place, arguments: &[&str], ready: impl Fn() -> bool) -> String {
     signalled(place, arguments, "-INT", ready)

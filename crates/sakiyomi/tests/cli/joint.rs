@@ -43,8 +43,17 @@ fn joint_heads_on_a_frozen_model_and_on_another_one() {
     let trunk = |folder: &str| place.read(&format!("{folder}/model.safetensors"));
     assert_eq!(trunk("frozen/checkpoints/last"), trunk(CHECKPOINT));
     // From what the model itself says, and from states that are kept.
-    let distilled = ["objective.distill=0.5", "train.cache_states=true", "train.steps=8"];
+    let distilled =
+        ["objective.distill=0.5", "train.cache_states=true", "data.cache=states", "train.steps=8"];
+    // So many rows will run through the frozen model: two a step, and none of those that have.
+    let to_keep = |folder: &'static str, more: &[&'static str]| {
+        place.json(&frozen(folder, &[more, &["--dry-run"]].concat()))["rows_to_keep"].clone()
+    };
+    assert_eq!(to_keep("run.folder=distilled", &distilled), 16);
+    assert!(to_keep("run.folder=distilled", &[]).is_null() && !place.exists("states"));
     place.succeeds(&frozen("run.folder=distilled", &distilled));
+    assert_eq!(to_keep("run.folder=after", &distilled), 0);
+    assert_eq!(to_keep("run.folder=after", &[&distilled[..], &["train.steps=10"]].concat()), 4);
     assert_eq!(trunk("distilled/checkpoints/last"), trunk(CHECKPOINT));
     // Heads of the same shape go on; of another shape they are new.
     let again = |rank: &'static str, folder: &'static str| {
@@ -72,7 +81,7 @@ fn bad_settings_of_joint_heads_are_refused() {
         place.refuses(&[training(&["objective.kind=joint"]), vec![setting]].concat(), words);
     };
     refuses("objective.rank=0", &["objective.rank", "0"]);
-    refuses("objective.n=0", &["objective.n"]);
+    refuses("objective.n=0", &["objective.n is 0: give 1 to 64"]);
     refuses("objective.balance=-1", &["objective.balance"]);
     refuses("objective.weights=[1.0]", &["objective.weights", "1 weights for 4 depths"]);
     refuses("objective.distill=1.5", &["objective.distill", "1.5"]);

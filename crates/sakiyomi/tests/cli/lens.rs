@@ -214,6 +214,10 @@ fn what_cannot_be_looked_at_is_one_line() {
     place.refuses(&lens("saturation", &["--cut", "2"]), &["cut"]);
     place.refuses(&lens("saturation", &["--tokens", "0"]), &["--tokens 0"]);
     place.refuses(&lens("exit", &["--probe", "nowhere.json"]), &["nowhere.json"]);
+    place.refuses(&lens("exit", &["--live", "2", "--events", "nodir/x"]), &["--events", "no folder nodir"]);
+    place.refuses(&lens("exit", &["--events", "x"]), &["--events x: give --live as well"]);
+    place.refuses(&lens("probe", &["-k", "1"]), &["-k 1", "at least 2 tasks"]);
+    place.refuses(&lens("probe", &["--first-layer", "7"]), &["--first-layer 7: give 0 to 6", "8 layers"]);
     place.refuses(&["lens", "saturation", "model", "--data", "none", "--random-init", "1"], &["none"]);
     place.refuses(&["lens", "saturation", "model", "--data", "text.jsonl"], &["model.safetensors"]);
     place.write("model/config.json", CONFIG.replace("\"num_hidden_layers\": 8", "\"num_hidden_layers\": 3"));

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::RunConfig;
-use super::keys::{Key, Kind};
+use super::keys::{Key, Kind, flatten};
 use super::sections::all_keys;
 use crate::error::{Error, Result};
 
@@ -108,11 +108,9 @@ fn check(table: &mut Table, section: &str, place: &dyn Fn(&str) -> String) -> Re
             accept(key, value, &place(&path))?;
             continue;
         }
-        let is_section =
-            all_keys().any(|key| key.section == path || key.section.starts_with(&format!("{path}.")));
         match value {
-            Value::Table(inner) if is_section => check(inner, &path, place)?,
-            _ if is_section => {
+            Value::Table(inner) if is_section(&path) => check(inner, &path, place)?,
+            _ if is_section(&path) => {
                 let problem = format!("{path} is a section: write [{path}] and its keys below");
                 return Err(Error::NoToml { place: place(&path), reason: problem });
             }
@@ -120,6 +118,10 @@ fn check(table: &mut Table, section: &str, place: &dyn Fn(&str) -> String) -> Re
         }
     }
     Ok(())
+}
+
+fn is_section(path: &str) -> bool {
+    all_keys().any(|key| key.section == path || key.section.starts_with(&format!("{path}.")))
 }
 
 /// Checks one value, and brings it to the form that the key stores.
@@ -150,15 +152,33 @@ fn apply_override(table: &mut Table, text: &str) -> Result<()> {
         return Err(Error::NoToml { place: PLACE.to_owned(), reason });
     };
     let (path, raw) = (path.trim(), raw.trim());
-    let key = all_keys().find(|key| key.path() == path).ok_or_else(|| unknown(path, PLACE.to_owned()))?;
-    let text_wanted = matches!(key.kind, Kind::Text | Kind::OneOf(_)) && !raw.starts_with(['"', '\'']);
     let parsed =
         toml::from_str::<Table>(&format!("value = {raw}")).ok().and_then(|mut table| table.remove("value"));
-    let mut value = match parsed {
+    if is_section(path) {
+        // A table is each of its keys.
+        let Some(Value::Table(values)) =
+            parsed.filter(|value| value.as_table().is_some_and(|table| !table.is_empty()))
+        else {
+            let reason = format!("{path} is a section: write {path}.key=value, or {path}={{ key = value }}");
+            return Err(Error::NoToml { place: PLACE.to_owned(), reason });
+        };
+        let mut found = Vec::new();
+        flatten(path, &values, &mut |path, value| found.push((path.to_owned(), value.clone())));
+        return found.into_iter().try_for_each(|(path, value)| replace(table, &path, value, PLACE));
+    }
+    let key = all_keys().find(|key| key.path() == path).ok_or_else(|| unknown(path, PLACE.to_owned()))?;
+    let text_wanted = matches!(key.kind, Kind::Text | Kind::OneOf(_)) && !raw.starts_with(['"', '\'']);
+    let value = match parsed {
         Some(value) if !text_wanted => value,
         _ => Value::String(raw.to_owned()),
     };
-    accept(key, &mut value, PLACE)?;
+    replace(table, path, value, PLACE)
+}
+
+/// Puts `value` in the place of what the key at `path` has.
+fn replace(table: &mut Table, path: &str, mut value: Value, place: &str) -> Result<()> {
+    let key = all_keys().find(|key| key.path() == path).ok_or_else(|| unknown(path, place.to_owned()))?;
+    accept(key, &mut value, place)?;
     // Starting from a checkpoint and describing a new model exclude each other: the command line wins over the file.
     if path == "model.init"
         && let Some(model) = table.get_mut("model").and_then(Value::as_table_mut)
@@ -350,6 +370,32 @@ mod tests {
             "override: train.steps = \"many\": expected a whole number, 0 or more"
         );
         assert!(refusal("", &["train.steps"]).contains("write section.key=value"));
+        for override_ in ["model.architecture=big", "model.architecture={}", "train=3"] {
+            let reason = refusal("", &[override_]);
+            assert!(reason.contains(" is a section: write "), "{reason}");
+        }
+        assert_eq!(
+            refusal("", &["model.architecture={ widht = 64 }"]),
+            "override: unknown key model.architecture.widht; did you mean model.architecture.width?"
+        );
+        assert_eq!(
+            refusal("", &["train={ steps = \"many\" }"]),
+            "override: train.steps = \"many\": expected a whole number, 0 or more"
+        );
+    }
+
+    /// Each key that it names is replaced, as though each had been typed by itself.
+    #[test]
+    fn an_override_can_be_a_table() {
+        let text = "[data]\ntrain = [\"a.txt\"]\n[model.architecture]\nlayers = 3\nwidth = 96\n[train]\ntokens = 5000\n";
+        let parse = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+            RunConfig::parse(text, "run.toml", &overrides).unwrap()
+        };
+        let whole = parse(&["model.architecture={ preset = \"3M\", width = 64 }", "train={steps=7}"]);
+        let single = parse(&["model.architecture.preset=3M", "model.architecture.width=64", "train.steps=7"]);
+        assert_eq!(whole, single);
+        assert_eq!(whole.train.steps, 7);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use serde::Serialize;
 use tensor::Params;
 
 use super::super::checkpoint::Loaded;
+use super::super::limits::{REPEATS, within};
 use crate::arguments::BenchDecode;
 use crate::failure::Verdict;
 use crate::flags::told_as_typed;
@@ -68,6 +69,7 @@ struct Forced {
 
 pub fn run(arguments: &BenchDecode, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     anyhow::ensure!(arguments.context > 0, "--context 0: give at least 1");
+    within("--repeats", arguments.repeats, REPEATS)?;
     anyhow::ensure!(
         arguments.rows.iter().all(|rows| (1..=MOST_ROWS).contains(rows)),
         "--rows: give numbers from 1 to {MOST_ROWS}"

@@ -14,6 +14,7 @@ use train::config::{DecaySetting, Dtype, TrainSection};
 use train::step::Stepper;
 use train::{memory, processor};
 
+use super::super::limits::within;
 use super::super::machine;
 use crate::arguments::BenchStep;
 use crate::failure::Verdict;
@@ -69,6 +70,9 @@ const VOCABULARIES: RangeInclusive<usize> = 2..=1 << 20;
 /// A day.
 const MOST_SECONDS: f64 = 86_400.0;
 
+/// Steps that are timed.
+const STEPS: RangeInclusive<usize> = 1..=100_000;
+
 /// Bytes of the bandwidth probe beside the figures.
 const PROBE_BYTES: usize = 64 << 20;
 
@@ -83,7 +87,8 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         "--seconds {}: give 0 to {MOST_SECONDS}",
         arguments.seconds
     );
-    anyhow::ensure!((1..=MOST_ROWS).contains(&arguments.batch), "--batch: give 1 to {MOST_ROWS}");
+    within("--batch", arguments.batch, 1..=MOST_ROWS)?;
+    within("--steps", arguments.steps, STEPS)?;
     machine::use_threads(threads)?;
     let spec = HeadsSpec { n: arguments.heads, kind: kind(&arguments.head_kind), ..HeadsSpec::next_token() };
     let Some(mut config) = presets::preset("reference", arguments.vocab) else {

@@ -8,6 +8,7 @@ use crate::arguments::{AnsweredTask, Drawn};
 use crate::commands::new_folder::{NewFolder, absent};
 use crate::commands::train::quoted;
 use crate::failure::Verdict;
+use crate::interrupt::end_at_once;
 use crate::output::Output;
 
 /// More examples than any of the tasks is trained on.
@@ -44,6 +45,7 @@ pub fn generate(task: &AnsweredTask, output: Output) -> anyhow::Result<Verdict> 
         anyhow::ensure!(numbers <= MOST_NUMBERS, "{numbers} numbers: at most {MOST_NUMBERS}");
     }
     let written = if drawn.dry_run { None } else { Some(NewFolder::begin(&drawn.output, "--output")?) };
+    end_at_once(output, written.as_ref().map(NewFolder::path))?;
     let (training, test, numbers) = examples(task, drawn, numbers)?;
     let generated = Generated {
         written: !drawn.dry_run,

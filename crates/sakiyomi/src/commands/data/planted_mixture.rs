@@ -1,14 +1,13 @@
 //! `sakiyomi data generate planted-mixture`: sequences whose joint distribution is known, and what each rank can reach.
 
-use std::path::Path;
-
 use data::planted_mixture::{COMPONENTS, PLACES, PlantedMixture as Mixture};
 use data::random::Random;
 use serde::Serialize;
 
 use crate::arguments::PlantedMixture;
-use crate::commands::new_folder::{NewFolder, absent};
+use crate::commands::new_folder::NewFolder;
 use crate::failure::Verdict;
+use crate::interrupt::end_at_once;
 use crate::output::Output;
 
 /// More sequences than any run reads.
@@ -39,7 +38,6 @@ struct Optimum {
 
 pub fn planted_mixture(arguments: &PlantedMixture, output: Output) -> anyhow::Result<Verdict> {
     let folder = arguments.output.as_path();
-    absent(folder)?;
     for (flag, count, most) in [
         ("--train", arguments.train, MOST_SEQUENCES),
         ("--held-out", arguments.held_out, MOST_SEQUENCES),
@@ -47,6 +45,8 @@ pub fn planted_mixture(arguments: &PlantedMixture, output: Output) -> anyhow::Re
     ] {
         anyhow::ensure!(count > 0 && count <= most, "{flag} {count}: give 1 to {most}");
     }
+    let partial = NewFolder::begin(folder, "--output")?;
+    end_at_once(output, Some(partial.path()))?;
     let mixture = Mixture::new(arguments.seed);
     let gap = (1..=COMPONENTS).map(|rank| mixture.gap(rank, arguments.restarts)).collect();
     let draw = |count: usize, stream: u64| {
@@ -64,7 +64,7 @@ pub fn planted_mixture(arguments: &PlantedMixture, output: Output) -> anyhow::Re
         held_out_sequences: held_out.len(),
         gap,
     };
-    write(folder, &training, &held_out, &optimum)?;
+    write(partial, &training, &held_out, &optimum)?;
     output.result(&optimum, || {
         let gaps: Vec<String> = optimum.gap.iter().map(|gap| format!("{gap:.4}")).collect();
         format!(
@@ -84,12 +84,11 @@ pub fn planted_mixture(arguments: &PlantedMixture, output: Output) -> anyhow::Re
 
 /// Whole or not at all.
 fn write(
-    folder: &Path,
+    partial: NewFolder,
     training: &[[usize; PLACES]],
     held_out: &[[usize; PLACES]],
     optimum: &Optimum,
 ) -> anyhow::Result<()> {
-    let partial = NewFolder::begin(folder, "--output")?;
     for (name, sequences) in [("train.jsonl", training), ("held-out.jsonl", held_out)] {
         let line = |symbols: &[usize; PLACES]| format!("{{\"text\":\"{}\"}}\n", Mixture::text(*symbols));
         fs_err::write(partial.path().join(name), sequences.iter().map(line).collect::<String>())?;

@@ -56,7 +56,7 @@ pub fn tokenizer(tokenizer: &DataTokenizer, threads: usize, output: Output) -> a
     );
     // Before minutes of work: a place where nothing can be written is told at once.
     drop(Unfinished::begin(&tokenizer.output)?);
-    end_at_once(output)?;
+    end_at_once(output, None)?;
     machine::use_threads(threads)?;
     let source =
         Source { paths: tokenizer.paths.clone(), field: tokenizer.field.clone(), ..Source::default() };

@@ -12,6 +12,7 @@ use super::live::{self, LiveFigures};
 use super::lossless::{self, Lossless, LosslessFigures};
 use super::subject::Subject;
 use crate::failure::Verdict;
+use crate::interrupt::end_at_once;
 use crate::output::Output;
 
 #[derive(Serialize)]
@@ -25,6 +26,17 @@ pub struct Figures {
 }
 
 pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Result<Verdict> {
+    if let Some(file) = &arguments.live.events {
+        // Before minutes of work.
+        let (file, folder) = (file.display(), data::folder_of(file));
+        anyhow::ensure!(folder.is_dir(), "--events {file}: there is no folder {}", folder.display());
+        anyhow::ensure!(
+            arguments.live.live.is_some_and(|live| live > 0),
+            "--events {file}: give --live as well"
+        );
+    } else {
+        end_at_once(output, None)?;
+    }
     let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
     let figures = measure(&subject, arguments, threads, output)?;
     output.result(&figures, || text(&figures))?;

@@ -23,6 +23,8 @@ pub struct Figures {
 }
 
 pub fn run(arguments: &Arguments, output: Output) -> anyhow::Result<Verdict> {
+    // Before the model is read.
+    enough_choices(arguments)?;
     if let Some(file) = &arguments.save {
         absent(file)?;
         // Before minutes of work: a place where nothing can be written is told at once.
@@ -43,12 +45,14 @@ pub fn measure(
 ) -> anyhow::Result<Figures> {
     let taps = subject.model.taps();
     let sizes = taps.sizes();
-    let classes = arguments.subject.choices;
-    anyhow::ensure!(classes >= 2, "-k {classes}: a probe tells at least 2 tasks apart");
+    let classes = enough_choices(arguments)?;
     let first_layer = arguments.first_layer.unwrap_or(usual_first_layer(sizes.layers));
+    let Some(most) = sizes.layers.checked_sub(2) else {
+        anyhow::bail!("a probe learns from layers before the last one, and the model has {}", sizes.layers)
+    };
     anyhow::ensure!(
-        first_layer + 1 < sizes.layers,
-        "--first-layer {first_layer}: the model has {} layers",
+        first_layer <= most,
+        "--first-layer {first_layer}: give 0 to {most}, since the model has {} layers, counted from 0, and choices settle after it",
         sizes.layers
     );
     let mut sample = Sample::new(sizes.layers, classes, sizes.width, first_layer, arguments.subject.seed);
@@ -65,6 +69,13 @@ pub fn measure(
     }
     let saved = save.map(|file| file.display().to_string());
     Ok(Figures { tokens: saturation.decisions.len(), first_layer, classes, probed, saved })
+}
+
+/// The choices that are told apart, if there are several.
+fn enough_choices(arguments: &Arguments) -> anyhow::Result<usize> {
+    let classes = arguments.subject.choices;
+    anyhow::ensure!(classes >= 2, "-k {classes}: a probe tells at least 2 tasks apart");
+    Ok(classes)
 }
 
 fn text(figures: &Figures) -> String {

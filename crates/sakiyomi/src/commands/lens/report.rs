@@ -19,6 +19,7 @@ use super::{exit, intervene, probe, saturation};
 use crate::commands::machine;
 use crate::commands::new_folder::{NewFolder, absent};
 use crate::failure::Verdict;
+use crate::interrupt::end_at_once;
 use crate::output::Output;
 
 /// Beginnings that a decoder goes on from, where nothing else is asked for.
@@ -57,6 +58,7 @@ pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
     let out = &arguments.out;
     if arguments.dry_run {
         absent(out)?;
+        end_at_once(output, None)?;
         let subject = Subject::load(&arguments.subject, arguments.subject.random_init, output)?;
         let sizes = subject.model.taps().sizes();
         let planned =
@@ -66,6 +68,7 @@ pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
     }
     // Before minutes of work: a place where nothing can be written is told at once.
     let written = NewFolder::begin(out, "--out")?;
+    end_at_once(output, Some(written.path()))?;
     let figures = measure(arguments, threads, output)?;
     let mut files = 0;
     for (name, chart) in figures.charts() {

@@ -24,6 +24,8 @@ struct Forecasted {
     tokens: u64,
     targets_per_step: Vec<f64>,
     step_seconds: f64,
+    rows_to_keep: Option<usize>,
+    row_seconds: Option<f64>,
     evaluations: usize,
     evaluation_seconds: f64,
     checkpoints: usize,
@@ -69,6 +71,8 @@ impl From<&Forecast> for Forecasted {
             tokens: forecast.steps as u64 * plan.tokens_per_step as u64,
             targets_per_step: forecast.targets_per_step.clone(),
             step_seconds: forecast.step_seconds,
+            rows_to_keep: forecast.rows_to_keep.map(|(rows, _)| rows),
+            row_seconds: forecast.rows_to_keep.map(|(_, seconds)| seconds),
             evaluations: forecast.evaluations.0,
             evaluation_seconds: forecast.evaluations.1,
             checkpoints: forecast.saves.0,
@@ -87,6 +91,9 @@ impl Forecasted {
         let targets: Vec<String> = self.targets_per_step.iter().map(|count| format!("{count:.0}")).collect();
         let machine =
             self.machine_memory_bytes.map_or(String::new(), |bytes| format!(" of {:.2}", gigabytes(bytes)));
+        let states = self.rows_to_keep.zip(self.row_seconds).map_or(String::new(), |(rows, seconds)| {
+            format!(", {rows} rows through the frozen model of {seconds:.3} s")
+        });
         format!(
             "model       {} layers, width {}, vocabulary {}: {} parameters, {} of them for the tokens\n\
              heads       {} (the next token included), {} parameters more\n\
@@ -95,7 +102,7 @@ impl Forecasted {
              targets     {} a step at depth 1, 2, ...\n\
              checkpoint  {:.3} GB; {:.3} GB on disk with those that are kept\n\
              memory      {:.2} GB{machine}\n\
-             time        {}: {} steps of {:.3} s, {} evaluations of {:.2} s, {} checkpoints of {:.2} s\n\
+             time        {}: {} steps of {:.3} s{states}, {} evaluations of {:.2} s, {} checkpoints of {:.2} s\n\
              nothing was written (dry run)",
             self.layers,
             self.width,

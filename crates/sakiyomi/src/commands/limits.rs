@@ -1,0 +1,16 @@
+//! Counts that are typed: more than anybody waits for is a typing error, and is told before the work begins.
+
+use std::ops::RangeInclusive;
+
+/// Times that something is measured.
+pub const REPEATS: RangeInclusive<usize> = 1..=10_000;
+
+/// Refuses a `count` that is not in `range`; `flag` named it.
+///
+/// # Errors
+/// When it is not.
+pub fn within(flag: &str, count: usize, range: RangeInclusive<usize>) -> anyhow::Result<()> {
+    let (least, most) = range.into_inner();
+    anyhow::ensure!((least..=most).contains(&count), "{flag} {count}: give {least} to {most}");
+    Ok(())
+}

@@ -64,13 +64,11 @@ impl ChatTemplate {
                 return Err(format!("message {number} has no role"));
             }
         }
+        in_order(list)?;
         let text = self.render(messages, tools, false)?;
         let answers = list.iter().enumerate().filter(|(_, message)| message["role"] == "assistant");
         let mut spans = Vec::new();
         for (index, _) in answers {
-            if index == 0 || list[..index].iter().all(|message| message["role"] == "system") {
-                return Err("the conversation begins with an answer: roles out of order".to_owned());
-            }
             let asked = self.render(&json!(list[..index]), tools, true)?;
             let answered = self.render(&json!(list[..=index]), tools, false)?;
             if !text.starts_with(&asked) || !answered.starts_with(&asked) || !text.starts_with(&answered) {
@@ -124,6 +122,45 @@ impl ChatTemplate {
             .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
             .collect();
         Some(Self { source, special_tokens })
+    }
+}
+
+/// Refuses answers to nothing, and answers that say nothing.
+fn in_order(list: &[Value]) -> std::result::Result<(), String> {
+    let mut before = "system";
+    for (number, message) in (1..).zip(list) {
+        let role = message["role"].as_str().unwrap_or_default();
+        if role == "assistant" {
+            match before {
+                "system" => {
+                    return Err("the conversation begins with an answer: roles out of order".to_owned());
+                }
+                "assistant" => {
+                    return Err(format!(
+                        "messages {} and {number} are both the assistant's: roles out of order; make them one message",
+                        number - 1
+                    ));
+                }
+                _ => {}
+            }
+            let mut said = message.as_object().into_iter().flatten().filter(|(name, _)| *name != "role");
+            if said.all(|(_, value)| is_nothing(value)) {
+                return Err(format!(
+                    "message {number}, an answer, is empty: there is nothing to learn from it"
+                ));
+            }
+        }
+        before = role;
+    }
+    Ok(())
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
     }
 }
 

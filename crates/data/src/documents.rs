@@ -118,8 +118,9 @@ impl Iterator for Documents {
 
 fn open(file: &TextFile, source: &Source) -> Result<Parts> {
     Ok(match file.format.layout {
+        #[cfg(feature = "parquet")]
         Layout::Parquet if source.examples.are_answered() => {
-            return Err(Error::NoAnswersInParquet { path: file.path.clone() });
+            Box::new(parquet::Answered::open(file, &source.examples)?)
         }
         Layout::Plain | Layout::JsonLines if source.examples.are_answered() => {
             Box::new(answered::Lines::open(file, &source.examples)?)

@@ -178,12 +178,6 @@ pub enum Error {
         /// What the operating system says.
         reason: std::io::Error,
     },
-    /// Prompts and answers in a file that is read for text only.
-    #[error("{}: prompts and answers are read from .jsonl and .txt files; write them as .jsonl", path.display())]
-    NoAnswersInParquet {
-        /// The file.
-        path: PathBuf,
-    },
     /// No example fits into a row.
     #[error(
         "no example has at most {most} tokens, which is what a row holds (the shortest has {shortest}): give a larger \

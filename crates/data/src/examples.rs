@@ -16,7 +16,8 @@ pub enum Examples {
     /// Text, all of which is learnt.
     #[default]
     Text,
-    /// A prompt and a completion, of which the completion is learnt: two fields of a `.jsonl` line, or a line of a `.txt` file.
+    /// A prompt and a completion, of which the completion is learnt: two fields of a `.jsonl` line or a `.parquet` row, or a line of
+    /// a `.txt` file.
     Prompts {
         /// Field of the prompt.
         prompt: String,
@@ -119,7 +120,7 @@ impl Examples {
     /// In a few words, if the line has no prompt.
     pub(crate) fn of_line(&self, line: &str) -> std::result::Result<(String, Learnt), String> {
         let Self::Prompts { prompt_end, .. } = self else {
-            return Err("conversations are read from .jsonl files".to_owned());
+            return Err("conversations are read from .jsonl and .parquet files".to_owned());
         };
         let Some((prompt, answer)) = line.split_once(prompt_end) else {
             return Err(format!("the line has no {prompt_end:?}, which ends a prompt (data.prompt_end)"));

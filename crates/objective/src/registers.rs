@@ -147,6 +147,9 @@ impl RegistersSpec {
         if !(self.density > 0.0 && self.density <= 1.0) {
             return refuse("density", format!("is {}: give more than 0 and at most 1", self.density));
         }
+        if self.grid_width == 1 {
+            return refuse("grid_width", "is 1: an image of one column is text; leave it out".to_owned());
+        }
         let most = self.grid_width.min(LARGEST_GRID_OFFSET);
         if self.grid_width > 0 && (self.d_max < 2 || self.d_max > most || self.d_min > 1) {
             let Self { d_min, d_max, grid_width, .. } = self;

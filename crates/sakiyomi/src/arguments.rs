@@ -520,9 +520,32 @@ pub struct Generate {
     #[arg(long)]
     pub stats: bool,
     #[command(flatten)]
+    pub sheet: GridSheet,
+    #[command(flatten)]
     pub sampling: Sampling,
     #[command(flatten)]
     pub packing: Packing,
+}
+
+/// A sheet of images in place of text.
+#[derive(Debug, Args)]
+pub struct GridSheet {
+    /// Draw images of every class of `data generate image-grid` and write them as one PNG; must not exist. Give --temperature 1.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["prompt", "prompt_file", "chat", "max_new_tokens", "draft", "speculate", "stop", "ignore_end", "stats"]
+    )]
+    pub grid_sheet: Option<PathBuf>,
+    /// With --grid-sheet: images of each class.
+    #[arg(long, default_value_t = 10, value_name = "N", requires = "grid_sheet")]
+    pub samples: usize,
+    /// With --grid-sheet: rows and columns of an image, as the model learnt them.
+    #[arg(long, default_value_t = 14, requires = "grid_sheet")]
+    pub side: usize,
+    /// With --grid-sheet: grey levels, as the model learnt them.
+    #[arg(long, default_value_t = 16, requires = "grid_sheet")]
+    pub levels: usize,
 }
 
 /// How weights are held while decoding; shared by the verbs that decode.

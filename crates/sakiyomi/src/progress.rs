@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use train::events::{EvaluationEvent, RunStarted};
 use train::{Observer, Progress};
 
-use crate::commands::per_depth;
+use crate::commands::{measured, per_depth};
 use crate::interrupt::Interrupt;
 use crate::output::Output;
 
@@ -164,7 +164,7 @@ impl Observer for TrainingProgress {
             let memory = progress.step.memory_bytes;
             format!(
                 "loss {} | norm {:.2} | {:.0} tokens/s{} | {} left",
-                per_depth(&progress.step.loss),
+                per_depth(progress.step.loss.iter().copied().map(Some)),
                 progress.step.gradient_norm,
                 progress.tokens_per_s,
                 memory.map_or(String::new(), |bytes| format!(" | {:.2} GB", bytes as f64 / 1e9)),
@@ -184,8 +184,8 @@ impl Observer for TrainingProgress {
             "step {}: held out {:.3} bits per byte, loss {} accuracy {}{right}",
             evaluation.step,
             evaluation.bits_per_byte,
-            per_depth(&evaluation.loss),
-            per_depth(&evaluation.accuracy)
+            per_depth(measured(&evaluation.loss, &evaluation.targets)),
+            per_depth(measured(&evaluation.accuracy, &evaluation.targets))
         );
         match &self.counter {
             Some(counter) => counter.line(self.output, &line),

@@ -73,8 +73,13 @@ impl BoardWriter {
     /// # Errors
     /// When the file cannot be written.
     pub fn evaluation(&mut self, event: &EvaluationEvent) -> Result<()> {
-        let mut values = per_depth("held_out/loss", &event.loss);
-        values.extend(per_depth("held_out/accuracy", &event.accuracy));
+        // A mean of nothing is not drawn.
+        let measured = |values: Vec<(String, f64)>| {
+            let with_targets = values.into_iter().zip(&event.targets).filter(|(_, targets)| **targets > 0);
+            with_targets.map(|(value, _)| value).collect::<Vec<_>>()
+        };
+        let mut values = measured(per_depth("held_out/loss", &event.loss));
+        values.extend(measured(per_depth("held_out/accuracy", &event.accuracy)));
         values.push(("held_out/bits_per_byte".to_owned(), event.bits_per_byte));
         values.extend(event.answers_right.map(|share| ("held_out/answers_right".to_owned(), share)));
         self.scalars(event.step, &values)

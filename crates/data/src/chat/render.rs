@@ -9,6 +9,10 @@ use super::python;
 
 const NAME: &str = "chat template";
 
+/// Steps that a template may take, and 64 bytes each that it may write: far more than conversations of any model's context need,
+/// and a second at most for one that would not come to an end.
+const MOST_STEPS: u64 = 10_000_000;
+
 /// Whether the template can be understood.
 pub(super) fn check(template: &ChatTemplate) -> Result<(), String> {
     environment(&template.source, local_time).map(|_| ())
@@ -65,6 +69,7 @@ fn environment<'a>(
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|error| one_line(&error))?);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_fuel(Some(MOST_STEPS));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_formatter(|output, _, value| {
         if value.is_undefined() {
@@ -111,6 +116,9 @@ fn without_generation_tags(source: &str) -> String {
 }
 
 fn one_line(error: &Error) -> String {
+    if error.kind() == ErrorKind::OutOfFuel {
+        return format!("the chat template does not come to an end (stopped after {MOST_STEPS} steps)");
+    }
     let line = error.line().map_or(String::new(), |line| format!(" (line {line} of the chat template)"));
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     format!("the chat template refuses it: {}{line}", what.replace('\n', " "))

@@ -66,14 +66,30 @@ fn what_cannot_be_learnt_from_is_refused_in_one_line() {
     assert!(refusal(json!([{"role": "user", "content": "a"}])).contains("no answer"));
     assert!(refusal(json!([{"role": "assistant", "content": "a"}])).contains("begins with an answer"));
     assert!(refusal(json!([{"content": "a"}])).contains("message 1 has no role"));
+    let (asked, answer) =
+        (json!({"role": "user", "content": "a"}), json!({"role": "assistant", "content": "b"}));
+    let twice = refusal(json!([asked, answer, answer]));
+    assert!(twice.starts_with("messages 2 and 3 are both the assistant's: roles out of order"), "{twice}");
+    for silent in
+        [json!({"role": "assistant", "content": " "}), json!({"role": "assistant", "content": null})]
+    {
+        let reason = refusal(json!([asked, answer, asked, silent]));
+        assert!(reason.starts_with("message 4, an answer, is empty"), "{reason}");
+    }
+    let called = json!({"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]});
+    assert!(chatml().answers(&json!([asked, called]), None).is_ok());
     assert!(refusal(json!("a")).contains("no list"));
     let raising = "{{ raise_exception('roles must alternate') }}".to_owned();
     let raising = ChatTemplate::new(raising, BTreeMap::new()).unwrap();
     let reason = raising.answers(&json!([{"role": "user"}]), None).unwrap_err();
     assert_eq!(reason, "the chat template refuses it: roles must alternate (line 1 of the chat template)");
+    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".to_owned();
+    let endless = ChatTemplate::new(endless, BTreeMap::new()).unwrap();
+    let reason = endless.answers(&json!([asked, answer]), None).unwrap_err();
+    assert!(reason.starts_with("the chat template does not come to an end"), "{reason}");
     let changing = "{% for m in messages %}{{ m.role if loop.last else 'past' }}{% endfor %}".to_owned();
     let changing = ChatTemplate::new(changing, BTreeMap::new()).unwrap();
-    let two = json!([{"role": "user"}, {"role": "assistant"}, {"role": "user"}]);
+    let two = json!([asked, answer, asked]);
     assert!(changing.answers(&two, None).unwrap_err().contains("in another way"));
     let broken = ChatTemplate::new("{% for %}".to_owned(), BTreeMap::new()).unwrap_err().to_string();
     assert!(broken.starts_with("chat template: ") && !broken.contains('\n'), "{broken}");

@@ -7,6 +7,8 @@ mod compressed;
 mod cutting;
 #[cfg(feature = "parquet")]
 mod parquet;
+#[cfg(feature = "parquet")]
+mod parquet_answers;
 mod reading;
 mod refused;
 mod support;

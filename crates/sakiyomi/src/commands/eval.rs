@@ -13,7 +13,7 @@ use train::{Checkpoint, Evaluation, HeldOut};
 
 use super::checkpoint::Loaded;
 use super::machine;
-use super::train::per_depth;
+use super::train::{measured, per_depth};
 use crate::arguments::Eval;
 use crate::failure::Verdict;
 use crate::interrupt::end_at_once;
@@ -105,7 +105,7 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
         },
     };
     output.result(&evaluated, || {
-        let Evaluation { loss, accuracy, bits_per_byte, joint_loss, .. } = &evaluated.evaluation;
+        let Evaluation { loss, accuracy, targets, bits_per_byte, joint_loss, .. } = &evaluated.evaluation;
         let joint =
             joint_loss.map(|loss| format!("\njoint loss          {loss:.4} nats")).unwrap_or_default();
         format!(
@@ -113,8 +113,8 @@ pub fn run(eval: &Eval, threads: usize, output: Output) -> anyhow::Result<Verdic
              loss per depth      {} nats per token\naccuracy per depth  {}{joint}",
             evaluated.documents,
             evaluated.tokens,
-            per_depth(loss),
-            per_depth(accuracy)
+            per_depth(measured(loss, targets)),
+            per_depth(measured(accuracy, targets))
         )
     })?;
     Ok(Verdict::Done)

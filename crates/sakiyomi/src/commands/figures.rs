@@ -106,6 +106,7 @@ pub fn held_out(evaluation: &Evaluation, tokens_ahead: &[usize]) -> HeldOutFigur
         next_token_bits_per_byte: Some(evaluation.bits_per_byte),
         next_token_only_bits_per_byte: None,
         depths: scores
+            .filter(|(_, (_, targets))| **targets > 0)
             .map(|(index, ((&loss, &accuracy), &targets))| DepthScore {
                 tokens_ahead: tokens_ahead[index],
                 loss,

@@ -1,5 +1,7 @@
 //! `sakiyomi generate`: continue a prompt.
 
+mod grid_sheet;
+
 use std::ops::ControlFlow;
 
 use decode::{DecodeSettings, Ending, GenerateSettings, Generation, SamplingSettings, Statistics, generate};
@@ -32,6 +34,9 @@ struct Generated<'a> {
 pub fn run(arguments: &Generate, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     // Before the model is read and measured.
     arguments.sampling.settings().validate()?;
+    if let Some(file) = &arguments.sheet.grid_sheet {
+        return grid_sheet::run(arguments, file, threads, output);
+    }
     let prompt = match &arguments.prompt_file {
         Some(file) => text_file::read(file)?,
         None => arguments.prompt.clone(),

@@ -24,7 +24,7 @@ mod text_file;
 mod train;
 mod verify;
 
-pub use train::per_depth;
+pub use train::{measured, per_depth};
 
 use crate::arguments::{Arguments, DataVerb, Task, Verb};
 use crate::failure::Verdict;

@@ -27,8 +27,8 @@ struct Trained {
     checkpoint: String,
     best: Option<String>,
     next_token_loss_bits_per_byte: Option<f64>,
-    loss_per_depth: Vec<f64>,
-    accuracy_per_depth: Vec<f64>,
+    loss_per_depth: Vec<Option<f64>>,
+    accuracy_per_depth: Vec<Option<f64>>,
     peak_memory_bytes: Option<u64>,
     /// Commands that go on from here.
     #[serde(skip)]
@@ -108,8 +108,8 @@ impl Trained {
             checkpoint: outcome.last.display().to_string(),
             best: outcome.best.as_ref().map(|folder| folder.display().to_string()),
             next_token_loss_bits_per_byte: evaluation.map(|e| e.bits_per_byte),
-            loss_per_depth: evaluation.map(|e| e.loss.clone()).unwrap_or_default(),
-            accuracy_per_depth: evaluation.map(|e| e.accuracy.clone()).unwrap_or_default(),
+            loss_per_depth: evaluation.map(|e| measured(&e.loss, &e.targets)).unwrap_or_default(),
+            accuracy_per_depth: evaluation.map(|e| measured(&e.accuracy, &e.targets)).unwrap_or_default(),
             peak_memory_bytes: train::memory::peak(),
         }
     }
@@ -120,7 +120,7 @@ impl Trained {
         let held_out = self.next_token_loss_bits_per_byte.map_or(String::new(), |bits| {
             format!(
                 "held out: {bits:.3} bits per byte; accuracy per depth {}\n",
-                per_depth(&self.accuracy_per_depth)
+                per_depth(self.accuracy_per_depth.iter().copied())
             )
         });
         let early = self.ended_early.as_ref().map_or(String::new(), |why| format!("ended early: {why}\n"));
@@ -190,14 +190,25 @@ pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// `0.61 0.44 0.32`
-pub fn per_depth(values: &[f64]) -> String {
-    values.iter().map(|value| format!("{value:.3}")).collect::<Vec<_>>().join(" ")
+/// The values at depths that had targets: elsewhere they are means of nothing.
+pub fn measured<T: Default + PartialEq>(values: &[f64], targets: &[T]) -> Vec<Option<f64>> {
+    values.iter().zip(targets).map(|(&value, targets)| (*targets != T::default()).then_some(value)).collect()
+}
+
+/// `0.61 0.44 0.32`, a stroke for what was not measured.
+pub fn per_depth(values: impl IntoIterator<Item = Option<f64>>) -> String {
+    let shown = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+    values.into_iter().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::{measured, per_depth, quoted};
+
+    #[test]
+    fn a_mean_of_nothing_is_not_shown() {
+        assert_eq!(per_depth(measured(&[0.5, 0.0, 0.0], &[4_u64, 0, 1])), "0.500 - 0.000");
+    }
 
     #[test]
     fn words_come_through_a_shell_as_one() {

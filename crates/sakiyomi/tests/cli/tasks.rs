@@ -119,6 +119,15 @@ fn images_are_learnt_down_and_to_the_right() {
         .collect();
     assert!(!offsets.is_empty() && offsets.iter().all(|offset| [1, 4, 5].contains(offset)), "{offsets:?}");
     place.train(&on_grid);
+    let sheet = ["generate", CHECKPOINT, "--grid-sheet", "sheet.png", "--side", "4"];
+    place.refuses(&sheet, &["--temperature 1"]);
+    place.refuses(&[&sheet[..], &["--prompt", "16="]].concat(), &["--prompt"]);
+    let drawing = [&sheet[..], &["--temperature", "1", "--samples", "2"]].concat();
+    place.refuses(&[&drawing[..], &["--levels", "19"]].concat(), &["19 numbers", "--levels 19"]);
+    let drawn = place.json(&drawing);
+    assert_eq!((drawn["classes"].as_u64(), drawn["samples"].as_u64()), (Some(3), Some(2)), "{drawn}");
+    assert!(place.read("sheet.png").starts_with(b"\x89PNG"));
+    place.refuses(&drawing, &["sheet.png exists"]);
     let wide = [&on_grid[..], &["objective.d_max=5", "run.folder=wide"]].concat();
     place.refuses(&training(&wide), &["objective.grid_width", "2 to 4"]);
 }

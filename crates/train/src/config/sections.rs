@@ -152,16 +152,17 @@ section! {
         held_out_fraction: f64 = 0.05,
         /// Which documents are held out: random ones, or the last.
         split: SplitKind = SplitKind::Random,
-        /// "text"; "prompts": a prompt and a completion in a .jsonl line, or in a line of a .txt file, of which the completion is
-        /// learnt; "messages": conversations in .jsonl lines, of which what the assistant says is learnt.
+        /// "text"; "prompts": a prompt and a completion in a .jsonl line or a .parquet row, or in a line of a .txt file, of which the
+        /// completion is learnt; "messages": conversations in .jsonl lines or .parquet rows, of which what the assistant says is
+        /// learnt.
         examples: ExamplesKind = ExamplesKind::Text,
-        /// Field of the prompt in a .jsonl line.
+        /// Field of the prompt in a .jsonl line or a .parquet row.
         prompt_field: String = "prompt".to_owned(),
-        /// Field of the completion in a .jsonl line.
+        /// Field of the completion in a .jsonl line or a .parquet row.
         completion_field: String = "completion".to_owned(),
         /// What ends the prompt in a line of a .txt file, and belongs to it.
         prompt_end: String = "=".to_owned(),
-        /// Field of the messages in a .jsonl line: a list of objects with role and content.
+        /// Field of the messages in a .jsonl line or a .parquet row: a list of objects with role and content.
         messages_field: String = "messages".to_owned(),
         /// A chat template (.jinja) in place of the tokenizer's; it is saved with the checkpoint.
         chat_template: Option<PathBuf> = None,

@@ -114,4 +114,5 @@ fn grids_that_cannot_be_are_refused() {
         let wrong = RegistersSpec { grid_width, ..spec(d_min, d_max) };
         assert!(refusal(wrong).contains("grid_width"), "{d_min} {d_max} {grid_width}");
     }
+    assert!(refusal(RegistersSpec { grid_width: 1, ..spec(1, 4) }).contains("leave it out"));
 }

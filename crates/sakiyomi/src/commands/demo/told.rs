@@ -58,7 +58,7 @@ impl Told {
              next             sakiyomi generate {} --prompt \"Once\" --stats",
             self.train_seconds,
             self.next_token_loss_bits_per_byte,
-            per_depth(&self.accuracy_per_depth),
+            per_depth(self.accuracy_per_depth.iter().copied().map(Some)),
             self.prompts,
             self.bytes_per_prompt,
             self.tokens_per_forward.unwrap_or(1.0),

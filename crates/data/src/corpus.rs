@@ -124,6 +124,25 @@ impl Corpus {
         Ok(())
     }
 
+    /// Tokens of the longest answer in `documents`; looks no further once there is one of `enough`.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read from their file.
+    pub fn longest_answer(&self, documents: &[usize], enough: usize) -> Result<usize> {
+        let (mut longest, mut tokens) = (0, Vec::new());
+        for &index in documents {
+            if longest >= enough {
+                break;
+            }
+            tokens.clear();
+            self.read_marked(index, 0..self.length(index), &mut tokens)?;
+            let learnt = tokens.split(|token| self.answered && token & GIVEN != 0);
+            longest = learnt.map(<[u32]>::len).fold(longest, usize::max);
+        }
+        Ok(longest)
+    }
+
     /// As [`Corpus::read`], with the marks of tokens that are not learnt.
     pub(crate) fn read_marked(&self, index: usize, range: Range<usize>, into: &mut Vec<u32>) -> Result<()> {
         assert!(range.end <= self.length(index), "tokens {range:?} of a document of {}", self.length(index));
@@ -181,5 +200,23 @@ impl Corpus {
                  bits per byte leave them out"
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_answer_is_one_stretch() {
+        let learnt = |marks: &str| -> Vec<bool> { marks.chars().map(|mark| mark == 'x').collect() };
+        let document = |marks: &str| (vec![7; marks.len()], learnt(marks));
+        let corpus = Corpus::from_answers(&[document("..xx.xxx"), document("....xxxxx."), document("...x")]);
+        assert_eq!(corpus.longest_answer(&[0, 1, 2], 9).unwrap(), 5);
+        assert_eq!(corpus.longest_answer(&[0, 2], 9).unwrap(), 3);
+        assert_eq!(
+            (corpus.longest_answer(&[0, 1], 3).unwrap(), corpus.longest_answer(&[], 3).unwrap()),
+            (3, 0)
+        );
     }
 }

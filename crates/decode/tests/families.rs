@@ -6,19 +6,26 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use common::{random, spec};
-use model::{DecoderConfig, checkpoint};
+use model::{DecoderConfig, Grid, checkpoint};
 use objective::HeadKind::{Anticausal, Causal, Layer, Linear};
 use objective::UnembeddingKind::{Replicated, Shared};
 use sakiyomi_decode::{DecodeSettings, decode};
 
-const FAMILIES: [&str; 8] = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "smollm3", "gpt2"];
+const FAMILIES: [&str; 9] =
+    ["llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "smollm3", "gpt2", "llama with an image"];
 
 /// A small decoder of a family: few tokens, so that random drafts are often right, and room for more keys than one chunk of
 /// attention or one window holds.
 fn config(family: &str) -> DecoderConfig {
-    let file =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures").join(format!("{family}.json"));
-    let config = checkpoint::parse_config(&fs_err::read(file).unwrap()).unwrap();
+    let (published, image) =
+        family.split_once(" with ").map_or((family, None), |(name, with)| (name, Some(with)));
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
+    let file = fixtures.join(format!("{published}.json"));
+    let mut config = checkpoint::parse_config(&fs_err::read(file).unwrap()).unwrap();
+    if image.is_some() {
+        config.rope.scaling = None;
+        config.variant.grid = Some(Grid { start: 3, width: 7 });
+    }
     DecoderConfig { vocabulary: 5, layers: 4, context: 160, end_tokens: Vec::new(), ..config }
 }
 

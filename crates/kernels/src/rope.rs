@@ -28,6 +28,26 @@ impl RopeTable {
         Self { cos: angles().map(f32::cos).collect(), sin: angles().map(f32::sin).collect(), half }
     }
 
+    /// Angles of the cells of an image, which begins at position `start` and has `width` cells in a row: half of each head's pairs
+    /// turn by the row, the other half by the column (LlamaGen, Sun et al. 2406.06525). What lies before the image stands where its
+    /// first cell does, and beyond its end its rows go on.
+    ///
+    /// `inverse_frequencies` has one entry for each pair of one half.
+    ///
+    /// # Panics
+    /// When `width` is 0.
+    pub fn of_grid(inverse_frequencies: &[f32], positions: usize, start: usize, width: usize) -> Self {
+        let turned = |place: usize| inverse_frequencies.iter().map(move |f| place as f32 * f);
+        let angles = || {
+            (0..positions).flat_map(|position| {
+                let cell = position.saturating_sub(start);
+                turned(cell / width).chain(turned(cell % width))
+            })
+        };
+        let half = 2 * inverse_frequencies.len();
+        Self { cos: angles().map(f32::cos).collect(), sin: angles().map(f32::sin).collect(), half }
+    }
+
     /// Every cosine and sine times `factor`: turning then stretches too, as LongRoPE does (Ding et al., 2402.13753).
     pub fn times(mut self, factor: f32) -> Self {
         if factor != 1.0 {
@@ -155,6 +175,35 @@ mod tests {
                 );
                 assert_close(&rotated, &plain, 1e-6, &format!("{rows} rows, head of {dim}, {half} pairs"));
             }
+        }
+    }
+
+    /// Each half of the pairs is a head of its own that is rotated by the row or by the column.
+    #[test]
+    fn cells_of_an_image_turn_by_row_and_by_column() {
+        let (frequencies, start, width, rows) = ([1.0, 0.1], 3, 5, 21);
+        let table = RopeTable::of_grid(&frequencies, rows, start, width);
+        assert_eq!((table.half(), table.positions()), (4, rows));
+        let values = random_values(rows * 8, 1);
+        let mut rotated = values.clone();
+        let positions: Vec<u32> = (0..rows as u32).collect();
+        rotate(&mut rotated, 8, 0, 1, 8, &positions, &table, false);
+        // Pairs (0, 4) and (1, 5) turn by the row, (2, 6) and (3, 7) by the column.
+        for (pairs, place) in [([0, 1, 4, 5], [0, 1, 2, 3]), ([2, 3, 6, 7], [0, 1, 2, 3])] {
+            let by_row = pairs[0] == 0;
+            let part = |of: &[f32]| -> Vec<f32> {
+                of.chunks_exact(8).flat_map(|row| place.map(|index| row[pairs[index]])).collect()
+            };
+            let cell = |position: u32| position.saturating_sub(start as u32);
+            let axis = |position: &u32| cell(*position) / width as u32;
+            let other = |position: &u32| cell(*position) % width as u32;
+            let along: Vec<u32> = if by_row {
+                positions.iter().map(axis).collect()
+            } else {
+                positions.iter().map(other).collect()
+            };
+            let plain = reference::rotate(&part(&values), 4, 0, 1, 4, &along, &frequencies, false);
+            assert_close(&part(&rotated), &plain, 1e-6, if by_row { "rows" } else { "columns" });
         }
     }
 

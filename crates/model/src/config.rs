@@ -94,8 +94,19 @@ pub struct Variant {
     pub rotary_share: f64,
     /// A learned vector for each position is added to the embedded tokens.
     pub learned_positions: bool,
+    /// Positions are those of an image's cells.
+    pub grid: Option<Grid>,
     /// Stored names lack the prefix `transformer.` (the published GPT-2 files).
     pub bare_names: bool,
+}
+
+/// An image in the text, whose cells are rotated by their row and their column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Position of its first cell.
+    pub start: usize,
+    /// Cells in a row.
+    pub width: usize,
 }
 
 impl Default for Variant {
@@ -114,6 +125,7 @@ impl Default for Variant {
             rotary: LayerSet::All,
             rotary_share: 1.0,
             learned_positions: false,
+            grid: None,
             bare_names: false,
         }
     }
@@ -232,6 +244,19 @@ impl DecoderConfig {
             return refuse(format!("begin token {token} is outside the vocabulary of {}", self.vocabulary));
         }
         self.variant.validate()?;
+        if let Some(Grid { start, width }) = self.variant.grid {
+            if width < 2 || width > self.context || start > self.context {
+                return refuse(format!(
+                    "an image of {width} cells in a row from position {start} on, it needs 2 cells or more within the context of {}",
+                    self.context
+                ));
+            }
+            if !rotated.is_multiple_of(4) || rotated == 0 || self.rope.scaling.is_some() {
+                return refuse(format!(
+                    "rows and columns of an image turn halves of {rotated} values, they need a multiple of 4, and no rope scaling"
+                ));
+            }
+        }
         self.rope.validate(rotated / 2)
     }
 }
@@ -335,7 +360,7 @@ mod tests {
     #[test]
     fn sizes_that_do_not_fit_are_named() {
         type Change = fn(&mut DecoderConfig);
-        let cases: [(&str, Change); 17] = [
+        let cases: [(&str, Change); 20] = [
             ("layers is 0", |c| c.layers = 0),
             ("vocabulary is 0", |c| c.vocabulary = 0),
             ("ffn is 0", |c| c.ffn = 0),
@@ -352,6 +377,12 @@ mod tests {
             ("rope scaling has factor 0.5", |c| c.rope.scaling = Some(RopeScaling::Linear { factor: 0.5 })),
             ("logit cap is 0", |c| c.variant.logit_cap = Some(0.0)),
             ("query scale is -1", |c| c.variant.query_scale = Some(-1.0)),
+            ("1 cells in a row", |c| c.variant.grid = Some(Grid { start: 0, width: 1 })),
+            ("from position 999999", |c| c.variant.grid = Some(Grid { start: 999_999, width: 4 })),
+            ("halves of 30 values", |c| {
+                c.head_dim = 30;
+                c.variant.grid = Some(Grid { start: 0, width: 4 });
+            }),
             ("window of 0 keys", |c| c.variant.window = Some(Window { keys: 0, layers: LayerSet::All })),
         ];
         small().validate().unwrap();

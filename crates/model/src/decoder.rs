@@ -30,8 +30,7 @@ impl Decoder {
     pub fn find(config: &DecoderConfig, params: &Params) -> Result<Self> {
         let find = Finder { params, config, prefix: "model" };
         let variant = &config.variant;
-        let rope = RopeTable::new(&config.inverse_frequencies(), config.context);
-        let rope = Arc::new(rope.times(config.rotary_factor()));
+        let rope = Arc::new(config.rope_table());
         let blocks = (0..config.layers)
             .map(|layer| Block::find(params, config, &rope, &format!("model.layers.{layer}"), layer, layer))
             .collect::<Result<_>>()?;

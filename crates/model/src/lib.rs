@@ -16,7 +16,7 @@ pub mod taps;
 mod tensors;
 
 pub use block::Block;
-pub use config::{ActivationForm, DecoderConfig, Family, LayerSet, NormForm, Variant, Window};
+pub use config::{ActivationForm, DecoderConfig, Family, Grid, LayerSet, NormForm, Variant, Window};
 pub use decoder::{Decoder, initial_values};
 pub use error::{Error, Result};
 pub use lora::LoraSpec;

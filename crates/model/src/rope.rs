@@ -1,6 +1,8 @@
 //! Rotary positions: the base, the ways in which published models stretch it, and the angles that follow.
 
-use crate::config::{DecoderConfig, MOST_CONTEXT};
+use tensor::RopeTable;
+
+use crate::config::{DecoderConfig, Grid, MOST_CONTEXT};
 use crate::error::{Error, Result};
 
 /// Rotary position embedding: pair `i` of a head turns by `position * theta^(-2i / rotated)`, possibly rescaled.
@@ -68,12 +70,22 @@ impl DecoderConfig {
         (self.head_dim as f64 * self.variant.rotary_share) as usize
     }
 
-    /// Radians per position of each rotated pair, `[rotated / 2]`.
+    /// Cosines and sines of every position.
+    pub fn rope_table(&self) -> RopeTable {
+        let frequencies = self.inverse_frequencies();
+        let table = match self.variant.grid {
+            None => RopeTable::new(&frequencies, self.context),
+            Some(Grid { start, width }) => RopeTable::of_grid(&frequencies, self.context, start, width),
+        };
+        table.times(self.rotary_factor())
+    }
+
+    /// Radians per position of each rotated pair, `[rotated / 2]`; in an image per row and per column, `[rotated / 4]`.
     ///
     /// Every step is rounded to f32 where transformers rounds it, because at position 100 000 a difference in the last
     /// place is already an angle of a hundredth; only the power itself is taken in f64 and rounded once.
     pub fn inverse_frequencies(&self) -> Vec<f32> {
-        let rotated = self.rotated();
+        let rotated = self.rotated() / if self.variant.grid.is_some() { 2 } else { 1 };
         let wavelength = |pair: usize| {
             let exponent = (2 * pair) as f32 / rotated as f32;
             self.rope.theta.powf(f64::from(exponent)) as f32

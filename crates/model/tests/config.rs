@@ -5,7 +5,7 @@ use std::path::Path;
 use fs_err as fs;
 use sakiyomi_model::checkpoint::{read_config, write_config};
 use sakiyomi_model::presets::preset;
-use sakiyomi_model::{DecoderConfig, Family, Result, Rope, RopeScaling, Variant};
+use sakiyomi_model::{DecoderConfig, Family, Grid, Result, Rope, RopeScaling, Variant};
 use serde_json::{Value, json};
 
 mod common;
@@ -268,6 +268,21 @@ fn a_model_that_cannot_be_built_is_not_written() {
     config.kv_heads = 3;
     assert!(write_config(folder.path(), &config).unwrap_err().to_string().contains("key-value heads"));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_image_grid_reads_back_and_turns_by_rows_and_columns() {
+    let mut config = preset("1M", 300).unwrap();
+    assert_eq!(written(&config).variant.grid, None);
+    config.variant.grid = Some(Grid { start: 2, width: 14 });
+    assert_eq!(written(&config), config);
+    let (table, half) = (config.rope_table(), config.head_dim / 2);
+    assert_eq!((table.half(), table.positions()), (half, config.context));
+    let cosines = |position: usize| &table.cos[position * half..][..half];
+    // Two cells down of the first one, and two to the right of it.
+    let (down, right) = (cosines(2 + 28), cosines(2 + 2));
+    assert_eq!((&down[..half / 2], &down[half / 2..]), (&right[half / 2..], &right[..half / 2]));
+    assert_eq!((cosines(0), down[0]), (cosines(2), 2.0_f32.cos()));
 }
 
 fn minimal() -> Value {

@@ -138,6 +138,13 @@ fn what_would_change_the_numbers_is_refused_by_name() {
         ("llama", json!({"final_logit_softcapping": 30.0}), "`final_logit_softcapping` is 30.0"),
         ("mistral", json!({"attn_logit_softcapping": 30.0}), "`attn_logit_softcapping` is 30.0"),
         ("mistral", json!({"hidden_act": "gelu"}), "`hidden_act` is \"gelu\""),
+        ("mistral", json!({"sakiyomi_image_grid": {"width": 4}}), "`sakiyomi_image_grid` is"),
+        (
+            "llama",
+            json!({"sakiyomi_image_grid": {"width": 4, "hight": 4}}),
+            "`sakiyomi_image_grid.hight` is 4",
+        ),
+        ("llama", json!({"sakiyomi_image_grid": {"start": 4}}), "`sakiyomi_image_grid.width` is missing"),
         ("mistral", json!({"num_key_value_heads": null}), "`num_key_value_heads` is missing"),
         ("mistral", json!({"sliding_window": 0}), "a sliding window of 0 keys"),
         ("mistral", json!({"quantization_config": {"bits": 4}}), "`quantization_config` is"),

@@ -7,7 +7,7 @@ use data::{
     CacheOutcome, Corpus, Examples, Loader, Source, SplitRule, Vocabulary, Watch, load_or_build_watched,
 };
 
-use crate::config::{DataSection, ExamplesKind, RunConfig, SplitKind};
+use crate::config::{DataSection, ExamplesKind, ObjectiveKind, RunConfig, SplitKind};
 use crate::error::{Error, Result};
 use crate::evaluate::HeldOut;
 
@@ -88,6 +88,9 @@ pub fn split_text(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> 
 pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Result<RunData> {
     let text = split_text(config, vocabulary, watch)?;
     let (batch, length, depths) = (config.train.batch, config.train.length, config.lookahead());
+    if config.objective.kind == ObjectiveKind::Registers && text.training.is_answered() {
+        answers_reach(&text, config.objective.d_max, depths)?;
+    }
     let longest = text.held_out_documents.iter().map(|&index| text.held_out.length(index)).max();
     if longest.is_none_or(|longest| longest <= depths) {
         let problem = format!(
@@ -96,6 +99,8 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Res
         );
         return Err(Error::Setting { key: "data.held_out".to_owned(), problem });
     }
+    let (documents, corpus) = (text.training_documents, text.training);
+    let training = Loader::new(corpus, documents, batch, length, depths, config.run.seed)?;
     let held_out = HeldOut::new(
         &text.held_out,
         &text.held_out_documents,
@@ -105,8 +110,6 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Res
         depths,
         config.evaluation.batches,
     )?;
-    let training =
-        Loader::new(text.training, text.training_documents, batch, length, depths, config.run.seed)?;
     let training = if config.train.cache_states { training.keeping_windows() } else { training };
     let mut notes = text.notes;
     if training.left_out() > 0 {
@@ -116,6 +119,23 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Res
         ));
     }
     Ok(RunData { training, held_out, notes })
+}
+
+/// Refuses offsets that no register could have: all that lies before its target is learnt too.
+fn answers_reach(text: &SplitText, d_max: usize, depths: usize) -> Result<()> {
+    let longest = text.training.longest_answer(&text.training_documents, depths)?;
+    if longest >= depths {
+        return Ok(());
+    }
+    let problem = match depths == d_max {
+        true => format!(
+            "is {d_max}, and the longest answer has {longest} tokens, its end included: give at most {longest}"
+        ),
+        false => format!(
+            "is {d_max}, which looks {depths} tokens ahead in the grid, and the longest answer has {longest}: give less"
+        ),
+    };
+    Err(Error::Setting { key: "objective.d_max".to_owned(), problem })
 }
 
 fn tokens(

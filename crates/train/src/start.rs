@@ -1,7 +1,7 @@
 //! What a run starts from: a new model, or the weights of a checkpoint, and the heads on it.
 
 use data::Vocabulary;
-use model::{Decoder, DecoderConfig, LoraSpec, presets};
+use model::{Decoder, DecoderConfig, Grid, LoraSpec, presets};
 use objective::{
     HeadStart, HeadsSpec, JointHeads, JointStart, Objective, ParallelHeads, RegisterStart, Registers,
     matched_layers,
@@ -101,6 +101,9 @@ const WIDEST: usize = 1 << 18;
 const MOST_LAYERS: usize = 1 << 12;
 const LONGEST_CONTEXT: usize = 1 << 28;
 
+/// A class and the sign of equality: what `data generate image-grid` writes before an image.
+const TOKENS_BEFORE_IMAGES: usize = 2;
+
 /// Refuses typing errors.
 fn check_sizes(architecture: &Architecture) -> Result<()> {
     let sizes = [
@@ -110,6 +113,8 @@ fn check_sizes(architecture: &Architecture) -> Result<()> {
         ("kv_heads", architecture.kv_heads, WIDEST),
         ("ffn", architecture.ffn, WIDEST),
         ("context", architecture.context, LONGEST_CONTEXT),
+        ("grid_width", architecture.grid_width, LONGEST_CONTEXT),
+        ("grid_start", architecture.grid_start, LONGEST_CONTEXT),
     ];
     for (name, size, most) in sizes {
         if let Some(size) = size.filter(|size| *size > most) {
@@ -143,6 +148,14 @@ fn new_config(
     decoder.ffn = architecture.ffn.unwrap_or(decoder.ffn);
     decoder.context = architecture.context.unwrap_or(decoder.context);
     decoder.tied = architecture.tied.unwrap_or(decoder.tied);
+    decoder.variant.grid = match (architecture.grid_width, architecture.grid_start) {
+        (None, None) => None,
+        (Some(width), start) => Some(Grid { width, start: start.unwrap_or(TOKENS_BEFORE_IMAGES) }),
+        (None, Some(_)) => {
+            let problem = "needs model.architecture.grid_width beside it".to_owned();
+            return setting("model.architecture.grid_start", problem);
+        }
+    };
     if decoder.heads == 0 || !decoder.width.is_multiple_of(decoder.heads) {
         let problem = format!("is {}, which does not divide the width of {}", decoder.heads, decoder.width);
         return setting("model.architecture.heads", problem);

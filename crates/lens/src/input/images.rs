@@ -55,7 +55,14 @@ impl Images {
             let problem = format!("the model wants {} colours; images have 1 or 3", format.channels);
             return Err(Error::setting("channels", problem));
         }
-        let idx = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("idx3"));
+        let named = |path: &Path, word: &str| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().contains(word))
+        };
+        if named(path, "idx1") && path.is_file() {
+            let problem = "holds labels: name the file of images (idx3), beside which they are found";
+            return Err(Error::file(path, problem));
+        }
+        let idx = |path: &Path| named(path, "idx3");
         let in_folder = || -> Option<PathBuf> {
             let mut entries: Vec<PathBuf> =
                 fs_err::read_dir(path).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();

@@ -89,7 +89,13 @@ fn images_are_learnt_down_and_to_the_right() {
         [&[0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 4, 0, 0, 0, 4], &images[..]].concat(),
     );
     let labels: Vec<u8> = (0..10u8).map(|image| image % 3).collect();
-    place.write("labels-idx1-ubyte", [&[0, 0, 8, 1, 0, 0, 0, 10], &labels[..]].concat());
+    let of_labels = [&[0, 0, 8, 1, 0, 0, 0, 10], &labels[..]].concat();
+    let from =
+        |images: &'static str| ["data", "generate", "image-grid", "--images", images, "--output", "none"];
+    let few = ["--train", "4", "--test", "2"];
+    place.refuses(&[&from("images-idx3-ubyte")[..], &few].concat(), &["image 1 has no class", "labels"]);
+    place.write("labels-idx1-ubyte", of_labels);
+    place.refuses(&[&from("labels-idx1-ubyte")[..], &few].concat(), &["holds labels"]);
     let grid = |train: &'static str| {
         let sizes = ["--side", "4", "--levels", "16", "--train", train, "--test", "2"];
         let images = ["data", "generate", "image-grid", "--images", "images-idx3-ubyte", "--output", "grid"];
@@ -109,6 +115,7 @@ fn images_are_learnt_down_and_to_the_right() {
         "objective.d_max=2",
         "objective.grid_width=4",
         "objective.row_end=drop",
+        "model.architecture.grid_width=4",
     ];
     let shown = place.json(&[&["data", "show", "run.toml", "--rows", "1"], &on_grid[..]].concat());
     let offsets: Vec<u64> = shown["rows"][0]
@@ -119,6 +126,10 @@ fn images_are_learnt_down_and_to_the_right() {
         .collect();
     assert!(!offsets.is_empty() && offsets.iter().all(|offset| [1, 4, 5].contains(offset)), "{offsets:?}");
     place.train(&on_grid);
+    let config = String::from_utf8(place.read("run/checkpoints/last/config.json")).unwrap();
+    assert!(config.contains("sakiyomi_image_grid"), "{config}");
+    let nowhere = [&on_grid[..], &["model.architecture.grid_width=1", "run.folder=wide"]].concat();
+    place.refuses(&training(&nowhere), &["1 cells in a row"]);
     let sheet = ["generate", CHECKPOINT, "--grid-sheet", "sheet.png", "--side", "4"];
     place.refuses(&sheet, &["--temperature 1"]);
     place.refuses(&[&sheet[..], &["--prompt", "16="]].concat(), &["--prompt"]);
@@ -214,7 +225,7 @@ fn examples_without_an_answer_long_enough_are_refused() {
         "objective.d_min=6",
         "objective.d_max=8",
     ];
-    place.refuses(&training(&short), &["depth"]);
+    place.refuses(&training(&short), &["objective.d_max is 8", "the longest answer has 2 tokens"]);
     place.write("short.txt", "no answer here\n");
     place.refuses(&training(&short), &["short.txt:1", "\"=\""]);
     place.refuses(&training(&["objective.kind=registers", "objective.d_max=0"]), &["objective.d_max is 0"]);

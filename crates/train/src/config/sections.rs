@@ -116,6 +116,11 @@ section! {
         context: Option<usize> = None,
         /// Whether embedding and unembedding are one matrix.
         tied: Option<bool> = None,
+        /// Images: tokens in a row, where rotary positions are to be those of rows and columns; config.json says so in a field that
+        /// no other program knows.
+        grid_width: Option<usize> = None,
+        /// Images: tokens before the first of the image. By default 2, a class and what asks for it.
+        grid_start: Option<usize> = None,
     }
 }
 

@@ -31,7 +31,14 @@ impl ImageGrid {
         for item in &mut images {
             let item = item?;
             let Input::Image(grey) = item.input else { continue };
-            let class = item.targets[0].unwrap_or(0) as usize;
+            let class = item.targets[0].ok_or_else(|| {
+                anyhow::anyhow!(
+                    "{}: image {} has no class: put the file of labels (idx1) beside that of images, or images into folders named \
+                     0, 1, ...",
+                    self.images.display(),
+                    examples.len() + 1
+                )
+            })? as usize;
             classes = classes.max(class + 1);
             examples.push(example(&grey, class, levels));
         }

@@ -207,7 +207,6 @@ fn decoding_settings_that_cannot_work_are_named() {
         place.refuses(&[verb, CHECKPOINT, "--prompts", "missing.txt"], &["missing.txt"]);
         place.refuses(&[verb, CHECKPOINT, "--count", "0"], &["--count"]);
     }
-    place.refuses(&["bench", CHECKPOINT, "--repeats", "0"], &["--repeats: 0"]);
     let eval = ["eval", CHECKPOINT, "--data", "text.jsonl"];
     place.succeeds(&eval);
     place.refuses(&[&eval[..], &["--length", "1000"]].concat(), &["--length 1000", "128"]);

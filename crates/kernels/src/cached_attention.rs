@@ -22,6 +22,9 @@ const CHUNK: usize = 64;
 /// Query vectors that walk the keys together.
 const TILE: usize = 8;
 
+/// Most inputs that a step of any type takes.
+const MAX_STEP: usize = 2;
+
 /// Largest head.
 pub const MAX_HEAD_DIM: usize = 512;
 
@@ -29,21 +32,55 @@ pub const MAX_HEAD_DIM: usize = 512;
 const ALONE: usize = 50_000;
 
 /// A number as a cache holds it: f32, or bf16 at half the memory and half its way.
+///
+/// Queries and the weights of values are rounded to the same type, and products summed in f32.
 #[allow(private_bounds)]
-pub trait CacheValue: Element + Default {
+pub trait CacheValue: Number {}
+
+impl CacheValue for f32 {}
+
+impl CacheValue for UpperHalf {}
+
+/// What attention does with such numbers.
+trait Number: Element + Default {
     /// The nearest.
     fn of(value: f32) -> Self;
+
+    fn value(self) -> f32;
+
+    /// [`take_scores_of`] these numbers.
+    fn take_scores(scores: &mut Scores<'_, Self>, softmax: &mut Softmax, sums: &mut [f32]);
 }
 
-impl CacheValue for f32 {
+impl Number for f32 {
+    #[inline(always)]
     fn of(value: f32) -> Self {
         value
     }
+
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self
+    }
+
+    fn take_scores(scores: &mut Scores<'_, Self>, softmax: &mut Softmax, sums: &mut [f32]) {
+        take_scores_f32(scores, softmax, sums);
+    }
 }
 
-impl CacheValue for UpperHalf {
+impl Number for UpperHalf {
+    #[inline(always)]
     fn of(value: f32) -> Self {
         Self(rounded(value))
+    }
+
+    #[inline(always)]
+    fn value(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << 16)
+    }
+
+    fn take_scores(scores: &mut Scores<'_, Self>, softmax: &mut Softmax, sums: &mut [f32]) {
+        take_scores_bf16(scores, softmax, sums);
     }
 }
 
@@ -90,13 +127,18 @@ impl CachedAttention {
             let (key, value) = row[self.heads * head_dim..].split_at(self.kv_heads * head_dim);
             for kv_head in 0..self.kv_heads {
                 let keys = &mut keys[self.key_place(kv_head, position / LANES)..];
-                for (d, key) in key[kv_head * head_dim..][..head_dim].iter().enumerate() {
-                    keys[d * LANES + position % LANES] = V::of(*key);
+                let key = &key[kv_head * head_dim..][..head_dim];
+                // The last step of an odd head has a zero.
+                for (d, key) in key.iter().chain([&0.0]).take(head_dim.next_multiple_of(V::STEP)).enumerate()
+                {
+                    keys[place_in_panel::<V>(d, position % LANES)] = V::of(*key);
                 }
                 let value = &value[kv_head * head_dim..][..head_dim];
                 for (panel, value) in value.chunks(LANES).enumerate() {
-                    let place = &mut values[self.value_place(kv_head, panel, position)..][..value.len()];
-                    place.iter_mut().zip(value).for_each(|(place, value)| *place = V::of(*value));
+                    let panel = &mut values[self.value_place(kv_head, panel, 0)..];
+                    for (lane, value) in value.iter().enumerate() {
+                        panel[place_in_panel::<V>(position, lane)] = V::of(*value);
+                    }
                 }
             }
         }
@@ -233,17 +275,22 @@ impl CachedAttention {
         self.head_dim.next_multiple_of(LANES)
     }
 
-    /// Where a panel of 16 keys begins: `[kv_heads][room / 16]` panels of `[head_room][16]`. As weights, the keys are a map
-    /// from `head_dim` inputs to one output per position.
+    /// Where a panel of 16 keys begins: `[kv_heads][room / 16]` panels of `head_room` inputs. As weights, the keys are a map from
+    /// `head_dim` inputs to one output per position.
     fn key_place(&self, kv_head: usize, panel: usize) -> usize {
         (kv_head * self.room() + panel * LANES) * self.head_room()
     }
 
-    /// Where a position begins in a panel of values: `[kv_heads][head_room / 16]` panels of `[room][16]`. As weights, the
-    /// values are a map from one input per position to `head_dim` outputs.
+    /// Where the step of a position, the first of it, begins in a panel of values: `[kv_heads][head_room / 16]` panels of `room`
+    /// inputs. As weights, the values are a map from one input per position to `head_dim` outputs.
     fn value_place(&self, kv_head: usize, panel: usize, position: usize) -> usize {
         kv_head * self.room() * self.head_room() + (panel * self.room() + position) * LANES
     }
+}
+
+/// Where the weight from an input to an output stands in a panel.
+fn place_in_panel<V: Element>(input: usize, output: usize) -> usize {
+    (input / V::STEP * LANES + output) * V::STEP + input % V::STEP
 }
 
 /// The stored keys that rows see.
@@ -294,20 +341,39 @@ struct Layer<'a, V> {
 }
 
 /// What a tile of query vectors knows so far; `D` is room for a head.
-struct Tile<const D: usize> {
-    queries: [[f32; D]; TILE],
-    /// Scores of a chunk, then weights.
+struct Tile<V, const D: usize> {
+    queries: [[V; D]; TILE],
+    /// Scores of a chunk.
     scores: [[f32; CHUNK]; TILE],
+    /// What they say of the values.
+    weights: [[V; CHUNK]; TILE],
     /// Weighted sums of values.
     sums: [[f32; D]; TILE],
     softmax: [Softmax; TILE],
 }
 
-/// Running maximum of the scaled scores, and total of the weights relative to it.
+/// Running maximum of the scaled scores, and totals of the weights relative to it, one for each lane.
 #[derive(Clone, Copy)]
 struct Softmax {
     maximum: f32,
-    total: f32,
+    totals: [f32; LANES],
+}
+
+impl Softmax {
+    /// Of no scores.
+    const EMPTY: Self = Self { maximum: f32::NEG_INFINITY, totals: [0.0; LANES] };
+
+    /// Relates totals and sums to a maximum that is at least the present one.
+    #[inline(always)]
+    fn raise(&mut self, maximum: f32, sums: &mut [f32]) {
+        let keep = lanes::exp(self.maximum - maximum);
+        self.maximum = maximum;
+        // Mostly the maximum is an old one, and nothing changes.
+        if keep != 1.0 {
+            lanes::scale(&mut self.totals, keep);
+            lanes::scale(sums, keep);
+        }
+    }
 }
 
 impl<V: CacheValue> Layer<'_, V> {
@@ -319,16 +385,17 @@ impl<V: CacheValue> Layer<'_, V> {
         let group = shape.heads / shape.kv_heads;
         let place = |vector: usize| (vector / group, (kv_head * group + vector % group) * head_dim);
         let mut tile = Tile {
-            queries: [[0.0; D]; TILE],
+            queries: [[V::default(); D]; TILE],
             scores: [[0.0; CHUNK]; TILE],
+            weights: [[V::default(); CHUNK]; TILE],
             sums: [[0.0; D]; TILE],
-            softmax: [Softmax { maximum: f32::NEG_INFINITY, total: 0.0 }; TILE],
+            softmax: [Softmax::EMPTY; TILE],
         };
         let mut visible = [(0, 0); TILE];
         for (vector, index) in vectors.clone().zip(0..) {
             let (row, column) = place(vector);
             let query = &self.qkv[row * shape.row_width() + column..][..head_dim];
-            tile.queries[index][..head_dim].copy_from_slice(query);
+            tile.queries[index].iter_mut().zip(query).for_each(|(to, query)| *to = V::of(*query));
             visible[index] = self.seen.of(row);
         }
         let visible = &visible[..vectors.len()];
@@ -354,7 +421,7 @@ impl<V: CacheValue> Layer<'_, V> {
             let at = row * shape.heads * head_dim + column;
             // SAFETY: `out` is borrowed exclusively and holds all heads of all rows; this part alone has this vector.
             let out = unsafe { std::slice::from_raw_parts_mut(self.out.get().add(at), head_dim) };
-            let total = tile.softmax[index].total;
+            let total = lanes::sum_of_lanes(tile.softmax[index].totals);
             for (out, sum) in out.iter_mut().zip(&tile.sums[index]) {
                 *out = sum / total;
             }
@@ -362,21 +429,30 @@ impl<V: CacheValue> Layer<'_, V> {
     }
 
     /// Takes the own key of a side row into account, after all others.
-    fn attend_to_itself<const D: usize>(&self, tile: &mut Tile<D>, index: usize, kv_head: usize, row: usize) {
+    fn attend_to_itself<const D: usize>(
+        &self,
+        tile: &mut Tile<V, D>,
+        index: usize,
+        kv_head: usize,
+        row: usize,
+    ) {
         let shape = self.shape;
         let own = &self.qkv[row * shape.row_width() + (shape.heads + kv_head) * shape.head_dim..];
         let (key, value) =
             (&own[..shape.head_dim], &own[shape.kv_heads * shape.head_dim..][..shape.head_dim]);
-        let mut score = [shape.scale * vector::dot(&tile.queries[index][..shape.head_dim], key)];
+        let (mut query, mut rounded_key) = ([0.0; D], [0.0; D]);
+        query.iter_mut().zip(tile.queries[index]).for_each(|(to, query)| *to = query.value());
+        rounded_key.iter_mut().zip(key).for_each(|(to, key)| *to = V::of(*key).value());
+        let mut score = [shape.scale * vector::dot(&query, &rounded_key)];
         if let Some(cap) = shape.cap {
             soft_cap::forward(&mut score, cap);
         }
-        let softmax = &mut tile.softmax[index];
-        let maximum = softmax.maximum.max(score[0]);
-        let (keep, weight) = (lanes::exp(softmax.maximum - maximum), lanes::exp(score[0] - maximum));
-        *softmax = Softmax { maximum, total: softmax.total * keep + weight };
-        for (sum, value) in tile.sums[index].iter_mut().zip(value) {
-            *sum = *sum * keep + weight * value;
+        let (softmax, sums) = (&mut tile.softmax[index], &mut tile.sums[index]);
+        softmax.raise(softmax.maximum.max(score[0]), sums);
+        let weight = lanes::exp(score[0] - softmax.maximum);
+        softmax.totals[0] += weight;
+        for (sum, value) in sums.iter_mut().zip(value) {
+            *sum += weight * V::of(*value).value();
         }
     }
 
@@ -384,7 +460,7 @@ impl<V: CacheValue> Layer<'_, V> {
     #[allow(unsafe_code)]
     fn attend_chunk<const D: usize>(
         &self,
-        tile: &mut Tile<D>,
+        tile: &mut Tile<V, D>,
         kv_head: usize,
         index: usize,
         chunk: usize,
@@ -401,7 +477,7 @@ impl<V: CacheValue> Layer<'_, V> {
             weights: &self.keys[shape.key_place(kv_head, panel)..],
             panel_stride: shape.head_room() * LANES,
             panels,
-            inputs: shape.head_dim,
+            inputs: shape.head_dim.next_multiple_of(V::STEP),
             outputs: panels * LANES,
             start: Start::Zero,
             continues: false,
@@ -410,41 +486,100 @@ impl<V: CacheValue> Layer<'_, V> {
         // SAFETY: the set was checked. The panels lie within the chunk, so their scores do within a row of `to`.
         unsafe { scores.write(self.isa, to[panel * LANES - chunk..].as_mut_ptr(), CHUNK) };
         for (vector, range) in vectors.clone().zip(ranges) {
-            let (scores, softmax) = (&mut tile.scores[vector], &mut tile.softmax[vector]);
+            let mut scores = Scores {
+                scores: &mut tile.scores[vector],
+                weights: &mut tile.weights[vector],
+                visible: range.start - chunk..range.end - chunk,
+                scale: shape.scale,
+                cap: shape.cap,
+            };
             let sums = &mut tile.sums[vector][..shape.head_room()];
-            take_scores(
-                scores,
-                range.start - chunk,
-                range.end - chunk,
-                shape.scale,
-                shape.cap,
-                softmax,
-                sums,
-            );
+            V::take_scores(&mut scores, &mut tile.softmax[vector], sums);
         }
-        // Keys that all vectors see are read once for all. What some see before and after these, they take alone, so that
-        // every vector walks its own keys, in order.
-        let shared = ranges.iter().fold(0..usize::MAX, |a, r| a.start.max(r.start)..a.end.min(r.end));
+        // Steps of keys that all vectors see are read once for all. What some see before and after these, they take alone, so
+        // that every vector walks its own keys, in order.
+        let shared = ranges.iter().fold(0..usize::MAX, |shared, range| {
+            let (start, end) = (range.start.next_multiple_of(V::STEP), range.end / V::STEP * V::STEP);
+            shared.start.max(start)..shared.end.min(end)
+        });
         if shared.is_empty() {
             for (vector, range) in vectors.zip(ranges) {
-                self.add_values(tile, kv_head, vector..vector + 1, chunk, range.clone());
+                self.add_values_alone(tile, kv_head, vector, chunk, range.clone());
             }
             return;
         }
         for (vector, range) in vectors.clone().zip(ranges) {
-            self.add_values(tile, kv_head, vector..vector + 1, chunk, range.start..shared.start);
+            self.add_values_alone(tile, kv_head, vector, chunk, range.start..shared.start);
         }
         self.add_values(tile, kv_head, vectors.clone(), chunk, shared.clone());
         for (vector, range) in vectors.zip(ranges) {
-            self.add_values(tile, kv_head, vector..vector + 1, chunk, shared.end..range.end);
+            self.add_values_alone(tile, kv_head, vector, chunk, shared.end..range.end);
         }
     }
 
-    /// Adds the weighted values of some keys of a chunk.
+    /// Adds the weighted values of some keys of a chunk to the sums of one vector.
+    fn add_values_alone<const D: usize>(
+        &self,
+        tile: &mut Tile<V, D>,
+        kv_head: usize,
+        vector: usize,
+        chunk: usize,
+        mut keys: Range<usize>,
+    ) {
+        if !keys.start.is_multiple_of(V::STEP) && !keys.is_empty() {
+            self.add_one_value(tile, kv_head, vector, chunk, keys.start);
+            keys.start += 1;
+        }
+        let whole = keys.start..keys.end / V::STEP * V::STEP;
+        self.add_values(tile, kv_head, vector..vector + 1, chunk, whole.clone());
+        if whole.end < keys.end && !keys.is_empty() {
+            self.add_one_value(tile, kv_head, vector, chunk, whole.end);
+        }
+    }
+
+    /// Adds the value of one key of a step: what stands at the others is nobody's, and not even looked at.
+    #[allow(unsafe_code)]
+    fn add_one_value<const D: usize>(
+        &self,
+        tile: &mut Tile<V, D>,
+        kv_head: usize,
+        vector: usize,
+        chunk: usize,
+        key: usize,
+    ) {
+        let (within, shape) = (key % V::STEP, self.shape);
+        let mut x = [V::default(); MAX_STEP];
+        x[within] = tile.weights[vector][key - chunk];
+        let mut alone = [[V::default(); D]; MAX_STEP];
+        let alone = alone.as_flattened_mut();
+        for output in 0..shape.head_dim {
+            let from =
+                shape.value_place(kv_head, output / LANES, 0) + place_in_panel::<V>(key, output % LANES);
+            alone[output / LANES * V::STEP * LANES + place_in_panel::<V>(within, output % LANES)] =
+                self.values[from];
+        }
+        let panels = shape.head_room() / LANES;
+        let weighted = Product {
+            x: &x,
+            x_stride: V::STEP,
+            rows: 1,
+            weights: alone,
+            panel_stride: V::STEP * LANES,
+            panels,
+            inputs: V::STEP,
+            outputs: panels * LANES,
+            start: Start::Zero,
+            continues: true,
+        };
+        // SAFETY: the set was checked; a row of sums holds the head.
+        unsafe { weighted.write(self.isa, tile.sums[vector].as_mut_ptr(), D) };
+    }
+
+    /// Adds the weighted values of some keys of a chunk, whole steps, to the sums of some vectors.
     #[allow(unsafe_code)]
     fn add_values<const D: usize>(
         &self,
-        tile: &mut Tile<D>,
+        tile: &mut Tile<V, D>,
         kv_head: usize,
         vectors: Range<usize>,
         chunk: usize,
@@ -455,7 +590,7 @@ impl<V: CacheValue> Layer<'_, V> {
         }
         let panels = self.shape.head_room() / LANES;
         let weighted = Product {
-            x: &tile.scores[vectors.clone()].as_flattened()[keys.start - chunk..],
+            x: &tile.weights[vectors.clone()].as_flattened()[keys.start - chunk..],
             x_stride: CHUNK,
             rows: vectors.len(),
             weights: &self.values[self.shape.value_place(kv_head, 0, keys.start)..],
@@ -472,52 +607,43 @@ impl<V: CacheValue> Layer<'_, V> {
     }
 }
 
-multiversion! {
-    /// Turns the scores `first..end` of a chunk into weights, and relates what was summed before to the new maximum.
-    fn take_scores(
-        scores: &mut [f32; CHUNK],
-        first: usize,
-        end: usize,
-        scale: f32,
-        cap: Option<f32>,
-        softmax: &mut Softmax,
-        sums: &mut [f32],
-    ) = take_scores_of;
-}
-
-#[inline(always)]
-fn take_scores_of(
-    scores: &mut [f32; CHUNK],
-    first: usize,
-    end: usize,
+/// Scores of one vector in a chunk, and what becomes of them.
+struct Scores<'a, V> {
+    scores: &'a mut [f32; CHUNK],
+    weights: &'a mut [V; CHUNK],
+    /// Which keys of the chunk it sees.
+    visible: Range<usize>,
     scale: f32,
     cap: Option<f32>,
-    softmax: &mut Softmax,
-    sums: &mut [f32],
-) {
+}
+
+multiversion! {
+    fn take_scores_f32(scores: &mut Scores<'_, f32>, softmax: &mut Softmax, sums: &mut [f32]) = take_scores_of;
+    fn take_scores_bf16(scores: &mut Scores<'_, UpperHalf>, softmax: &mut Softmax, sums: &mut [f32]) = take_scores_of;
+}
+
+/// Turns scores into weights, and relates what was summed before to the new maximum.
+#[inline(always)]
+fn take_scores_of<V: Number>(of: &mut Scores<'_, V>, softmax: &mut Softmax, sums: &mut [f32]) {
+    let scores = &mut *of.scores;
     for score in scores.iter_mut() {
-        *score *= scale;
+        *score *= of.scale;
     }
-    if let Some(cap) = cap {
+    if let Some(cap) = of.cap {
         soft_cap::forward_body(scores, cap);
     }
-    // Outside the range is whatever the cache held. It becomes weight zero, so that the sums below can take whole vectors.
-    scores[..first].fill(f32::NEG_INFINITY);
-    scores[end..].fill(f32::NEG_INFINITY);
+    // Outside is whatever the cache held. It becomes weight zero, so that the sums below can take whole vectors.
+    scores[..of.visible.start].fill(f32::NEG_INFINITY);
+    scores[of.visible.end..].fill(f32::NEG_INFINITY);
     let largest = largest(*scores);
     let maximum = if largest > softmax.maximum { largest } else { softmax.maximum };
-    let keep = lanes::exp(softmax.maximum - maximum);
-    let mut totals = [0.0; LANES];
-    for scores in scores.as_chunks_mut::<LANES>().0 {
-        for (score, total) in scores.iter_mut().zip(&mut totals) {
-            *score = lanes::exp(*score - maximum);
-            *total += *score;
+    softmax.raise(maximum, sums);
+    let weights = of.weights.as_chunks_mut::<LANES>().0;
+    for (scores, weights) in scores.as_chunks::<LANES>().0.iter().zip(weights) {
+        for ((score, weight), total) in scores.iter().zip(weights).zip(&mut softmax.totals) {
+            *weight = V::of(lanes::exp(*score - maximum));
+            *total += weight.value();
         }
-    }
-    softmax.maximum = maximum;
-    softmax.total = softmax.total * keep + lanes::sum_of_lanes(totals);
-    for sum in sums {
-        *sum *= keep;
     }
 }
 

@@ -20,6 +20,7 @@ pub use simd::fused;
 pub use tile::{Start, UpperHalf};
 pub use weights::{Packed, WeightType};
 
+pub(crate) use narrow_simd::Narrow;
 pub(crate) use rounding::rounded;
 pub(crate) use simd::{LANES, Simd, Work, with_simd};
 pub(crate) use tile::{Element, Product};

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::cpu::isa;
 use crate::matmul::{Factor, Precision, Side, View, ViewMut, Write, multiply};
-use crate::packed::{LANES, Simd, Work, with_simd};
+use crate::packed::{LANES, Narrow, Simd, Work, with_simd};
 use crate::team::Team;
 
 /// Steps of one burst, some milliseconds.
@@ -94,7 +94,7 @@ impl Work for Burst {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
+    unsafe fn run<S: Narrow>(self) {
         // SAFETY: the caller promises the instruction set; the pointers are to locals.
         unsafe {
             let (factor, term) = (S::splat(black_box(&0.5)), S::splat(black_box(&1.0)));

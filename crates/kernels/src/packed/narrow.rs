@@ -5,8 +5,8 @@
 //! per row and output in registers and walks the blocks once, in order; the integer sum within a block is exact. Each output
 //! is therefore one chain over the blocks, and its bits do not depend on the shape of the tile.
 
-use super::narrow_simd::{Narrow, NarrowWork, with_narrow};
-use super::simd::LANES;
+use super::narrow_simd::{Narrow, with_narrow};
+use super::simd::{LANES, Work};
 use super::tile::{Outputs, Start, Sums, finish};
 use crate::cpu::Isa;
 
@@ -130,7 +130,9 @@ struct Write<'a, F> {
 }
 
 #[allow(unsafe_code)]
-impl<F: Format> NarrowWork for Write<'_, F> {
+impl<F: Format> Work for Write<'_, F> {
+    type Output = ();
+
     /// Panels outside, rows inside: a group of panels is read from memory once and stays in the cache for all rows.
     #[inline(always)]
     unsafe fn run<N: Narrow>(self) {

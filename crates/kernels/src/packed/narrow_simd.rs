@@ -1,6 +1,6 @@
 //! What narrow weights need beside the vectors of [`simd`](super::simd): pairs of bf16, and exact sums of small integers.
 
-use super::simd::{Array, LANES, Simd};
+use super::simd::{Array, LANES, Simd, Work};
 use crate::cpu::Isa;
 
 /// Sixteen sums, and what adds to them.
@@ -37,15 +37,6 @@ pub(crate) trait Narrow: Simd {
     unsafe fn to_f32(sums: Self::Integers) -> Self;
 }
 
-/// Code to be compiled for every instruction set. `run` must be `#[inline(always)]`.
-#[allow(unsafe_code)]
-pub(super) trait NarrowWork {
-    /// # Safety
-    ///
-    /// The machine has what `N` needs; the work may state more.
-    unsafe fn run<N: Narrow>(self);
-}
-
 /// Runs `work` with the vectors of `isa`, with its instructions for small integers or else those for bf16. Where a machine
 /// with 512-bit vectors lacks them, the 256-bit kernel is used.
 ///
@@ -53,21 +44,21 @@ pub(super) trait NarrowWork {
 ///
 /// `isa` is available on this machine, and whatever the work demands.
 #[allow(unsafe_code)]
-pub(super) unsafe fn with_narrow<W: NarrowWork>(isa: Isa, integers: bool, work: W) {
+pub(super) unsafe fn with_narrow<W: Work>(isa: Isa, integers: bool, work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma")]
-        unsafe fn with_vnni<W: NarrowWork>(work: W) {
+        unsafe fn with_vnni<W: Work>(work: W) -> W::Output {
             // SAFETY: compiled with the features that integer work needs; the rest is the caller's promise.
             unsafe { work.run::<super::simd::Avx512>() }
         }
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
-        unsafe fn with_bf16<W: NarrowWork>(work: W) {
+        unsafe fn with_bf16<W: Work>(work: W) -> W::Output {
             // SAFETY: as above, for bf16.
             unsafe { work.run::<super::simd::Avx512>() }
         }
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn with_avx2<W: NarrowWork>(work: W) {
+        unsafe fn with_avx2<W: Work>(work: W) -> W::Output {
             // SAFETY: as above.
             unsafe { work.run::<super::simd::Avx2>() }
         }

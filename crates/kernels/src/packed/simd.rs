@@ -1,9 +1,10 @@
 //! Sixteen f32 at once: the same few operations on every instruction set.
 //!
-//! A kernel is written once over [`Simd`] and compiled for each set by [`with_simd`]. Every operation works lane by lane,
+//! A kernel is written once over [`Simd`] (or [`Narrow`]) and compiled for each set by [`with_simd`]. Every operation works lane by lane,
 //! so a lane's bits depend on that lane's inputs only. Sets whose multiply-add rounds once ([`Simd::FUSED`]) give equal
 //! bits among themselves.
 
+use super::narrow_simd::Narrow;
 use crate::cpu::Isa;
 
 /// Number of f32 in one vector, whatever the width of the machine's registers.
@@ -42,14 +43,14 @@ pub(crate) trait Simd: Copy {
 }
 
 /// Code to be compiled for every instruction set. `run` must be `#[inline(always)]`, and so must what it calls if that is
-/// generic over [`Simd`].
+/// generic over the vectors.
 #[allow(unsafe_code)]
 pub(crate) trait Work {
     type Output;
     /// # Safety
     ///
     /// The machine has the instruction set of `S`; the work may state more.
-    unsafe fn run<S: Simd>(self) -> Self::Output;
+    unsafe fn run<N: Narrow>(self) -> Self::Output;
 }
 
 /// Runs `work` with the vectors of `isa`.

@@ -1,9 +1,10 @@
 //! Products of a few rows with a few panels, the only inner loop of decoding.
 //!
-//! A *panel* is sixteen outputs wide: for every input in turn the sixteen weights that lead from it, `[inputs][16]`. A tile
-//! keeps one sum per row and output in registers and walks the inputs once, in order. Each sum is therefore one chain of
-//! multiply-adds, and its bits do not depend on the shape of the tile.
+//! A *panel* is sixteen outputs wide: for every input in turn the sixteen weights that lead from it, `[inputs][16]`, or, of
+//! bf16, for every two inputs sixteen pairs. A tile keeps one sum per row and output in registers and walks the inputs once, in
+//! order. Each sum is therefore one chain of multiply-adds, and its bits do not depend on the shape of the tile.
 
+use super::narrow_simd::{Narrow, with_narrow};
 use super::simd::{LANES, Simd, Work, with_simd};
 use crate::cpu::Isa;
 
@@ -25,37 +26,93 @@ pub enum Start<'a> {
     Existing,
 }
 
-/// A number as it lies in a panel.
+/// A number as it lies in a panel and in a row.
 #[allow(unsafe_code)]
 pub(crate) trait Element: Copy + Send + Sync + 'static {
-    /// Sixteen of them as f32.
+    /// How many inputs are taken at once: a panel is `[inputs / STEP][16][STEP]`.
+    const STEP: usize;
+    /// The weights of one step.
+    type Weights<N: Narrow>: Copy;
+
+    /// Loads the weights of one step.
     ///
     /// # Safety
     ///
-    /// As [`Simd::load`].
-    unsafe fn load<S: Simd>(from: *const Self) -> S;
+    /// The machine has what `N` needs, and `16 * STEP` values are readable.
+    unsafe fn load<N: Narrow>(from: *const Self) -> Self::Weights<N>;
+
+    /// `sum` and what one step of a row adds to it.
+    ///
+    /// # Safety
+    ///
+    /// The machine has what `N` needs, and `STEP` values are readable at `x`.
+    unsafe fn add<N: Narrow>(sum: N, x: *const Self, weights: Self::Weights<N>) -> N;
+
+    /// Widths of tiles of 1 to 8 rows, see [`Simd::PANELS`](super::simd::Simd::PANELS).
+    fn panels<N: Narrow>() -> [usize; 8];
+
+    /// Runs `work` with the vectors of `isa` that know these numbers.
+    ///
+    /// # Safety
+    ///
+    /// `isa` is available on this machine, and whatever the work demands.
+    unsafe fn run<W: Work>(isa: Isa, work: W) -> W::Output;
 }
 
 #[allow(unsafe_code)]
+// SAFETY (of every block below): the trait's callers promise the instruction set and the pointers.
 impl Element for f32 {
+    const STEP: usize = 1;
+    type Weights<N: Narrow> = N;
+
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const Self) -> S {
-        // SAFETY: the caller's promise.
-        unsafe { S::load(from) }
+    unsafe fn load<N: Narrow>(from: *const Self) -> N {
+        unsafe { N::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn add<N: Narrow>(sum: N, x: *const Self, weights: N) -> N {
+        unsafe { sum.multiply_add(N::splat(x), weights) }
+    }
+
+    #[inline(always)]
+    fn panels<N: Narrow>() -> [usize; 8] {
+        N::PANELS
+    }
+
+    unsafe fn run<W: Work>(isa: Isa, work: W) -> W::Output {
+        unsafe { with_simd(isa, work) }
     }
 }
 
-/// The upper half of an f32: bf16.
+/// The upper half of an f32: bf16. Products of two, in pairs, are summed in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct UpperHalf(pub(crate) u16);
 
 #[allow(unsafe_code)]
+// SAFETY (of every block below): as above; the struct is its number, and words are read unaligned.
 impl Element for UpperHalf {
+    const STEP: usize = 2;
+    type Weights<N: Narrow> = N::Words;
+
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const Self) -> S {
-        // SAFETY: the caller's promise; the struct is its number.
-        unsafe { S::widen(from.cast()) }
+    unsafe fn load<N: Narrow>(from: *const Self) -> N::Words {
+        unsafe { N::load_words(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn add<N: Narrow>(sum: N, x: *const Self, weights: N::Words) -> N {
+        unsafe { sum.add_pairs(weights, x.cast()) }
+    }
+
+    #[inline(always)]
+    fn panels<N: Narrow>() -> [usize; 8] {
+        N::PAIR_PANELS
+    }
+
+    unsafe fn run<W: Work>(isa: Isa, work: W) -> W::Output {
+        unsafe { with_narrow(isa, false, work) }
     }
 }
 
@@ -63,13 +120,14 @@ impl Element for UpperHalf {
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a, E = f32> {
     /// Rows of `inputs` values, `x_stride` apart.
-    pub x: &'a [f32],
+    pub x: &'a [E],
     pub x_stride: usize,
     pub rows: usize,
     /// Panels of `inputs * 16` values, `panel_stride` apart.
     pub weights: &'a [E],
     pub panel_stride: usize,
     pub panels: usize,
+    /// A multiple of [`Element::STEP`].
     pub inputs: usize,
     /// Number of outputs that exist: at most `16 * panels`, the rest of the last panel being padding.
     pub outputs: usize,
@@ -92,6 +150,7 @@ impl<E: Element> Product<'_, E> {
         if self.rows == 0 || self.panels == 0 {
             return;
         }
+        assert!(self.inputs.is_multiple_of(E::STEP), "half a step");
         assert!(self.x.len() >= (self.rows - 1) * self.x_stride + self.inputs, "too few inputs");
         assert!(
             self.weights.len() >= (self.panels - 1) * self.panel_stride + self.inputs * LANES,
@@ -103,7 +162,7 @@ impl<E: Element> Product<'_, E> {
         }
         assert!(!self.continues || self.outputs == self.panels * LANES, "a panel that goes on is not whole");
         // SAFETY: the slices are as long as the loops go, as just checked; the rest is the caller's promise.
-        unsafe { with_simd(isa, Write { product: self, y, y_stride }) }
+        unsafe { E::run(isa, Write { product: self, y, y_stride }) }
     }
 }
 
@@ -120,16 +179,17 @@ impl<E: Element> Work for Write<'_, E> {
 
     /// Panels outside, rows inside: a group of panels is read from memory once and stays in the cache for all rows.
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
+    unsafe fn run<N: Narrow>(self) {
         let Self { product, y, y_stride } = self;
-        let most_rows = const { most_rows::<S>() };
+        let panels_of = E::panels::<N>();
+        let most_rows = panels_of.iter().take_while(|panels| **panels > 0).count();
         let row_tiles = product.rows.div_ceil(most_rows);
         let outputs = Outputs { outputs: product.outputs, start: product.start, y, y_stride };
         let mut sums = Sums::new();
         let mut panel = 0;
         while panel < product.panels {
             // Even shares: 9 rows are 5 and 4, not 8 and 1.
-            let wide = S::PANELS[product.rows.div_ceil(row_tiles) - 1];
+            let wide = panels_of[product.rows.div_ceil(row_tiles) - 1];
             let panels = wide.min(product.panels - panel);
             for tile in 0..row_tiles {
                 let row = product.rows * tile / row_tiles;
@@ -138,9 +198,9 @@ impl<E: Element> Work for Write<'_, E> {
                 unsafe {
                     let x = product.x.as_ptr().add(row * product.x_stride);
                     let weights = product.weights.as_ptr().add(panel * product.panel_stride);
-                    begin::<S, E>(&product, &mut sums, row, rows, panel, panels, y, y_stride);
-                    tile_of::<S, E>(rows, panels, &product, x, weights, &mut sums);
-                    finish::<S>(&outputs, &sums, row, rows, panel, panels);
+                    begin::<N, E>(&product, &mut sums, row, rows, panel, panels, y, y_stride);
+                    tile_of::<N, E>(rows, panels, &product, x, weights, &mut sums);
+                    finish::<N>(&outputs, &sums, row, rows, panel, panels);
                 }
             }
             panel += panels;
@@ -172,14 +232,6 @@ impl Sums {
     }
 }
 
-const fn most_rows<S: Simd>() -> usize {
-    let mut rows = S::PANELS.len();
-    while S::PANELS[rows - 1] == 0 {
-        rows -= 1;
-    }
-    rows
-}
-
 /// Picks the tile with as many rows and panels as constants, so that its sums are registers.
 ///
 /// # Safety
@@ -187,11 +239,11 @@ const fn most_rows<S: Simd>() -> usize {
 /// As [`tile`].
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn tile_of<S: Simd, E: Element>(
+unsafe fn tile_of<N: Narrow, E: Element>(
     rows: usize,
     panels: usize,
     product: &Product<'_, E>,
-    x: *const f32,
+    x: *const E,
     weights: *const E,
     sums: &mut Sums,
 ) {
@@ -200,8 +252,8 @@ unsafe fn tile_of<S: Simd, E: Element>(
             match (rows, panels) {
                 // The guard is known when compiling: what a set has no registers for is not compiled for it.
                 // SAFETY: the caller's promise.
-                $(($rows, $panels) if $panels <= S::PANELS[$rows - 1] => unsafe {
-                    tile::<S, E, $rows, $panels>(product, x, weights, sums)
+                $(($rows, $panels) if $panels <= E::panels::<N>()[$rows - 1] => unsafe {
+                    tile::<N, E, $rows, $panels>(product, x, weights, sums)
                 },)*
                 _ => unreachable!("no tile of {rows} rows and {panels} panels"),
             }
@@ -219,32 +271,30 @@ unsafe fn tile_of<S: Simd, E: Element>(
 /// The machine has the instruction set; `ROWS` rows at `x` and `PANELS` panels at `weights` are readable.
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn tile<S: Simd, E: Element, const ROWS: usize, const PANELS: usize>(
+unsafe fn tile<N: Narrow, E: Element, const ROWS: usize, const PANELS: usize>(
     product: &Product<'_, E>,
-    x: *const f32,
+    x: *const E,
     weights: *const E,
     sums: &mut Sums,
 ) {
     let (x_stride, panel_stride) = (product.x_stride, product.panel_stride);
     // SAFETY: `k` stays below `inputs`; ROWS * PANELS <= MAX_SUMS. Prefetching may leave the slice, hence `wrapping_add`.
     unsafe {
-        let mut sum = [[S::zero(); PANELS]; ROWS];
+        let mut sum = [[N::zero(); PANELS]; ROWS];
         for (r, sum) in sum.iter_mut().enumerate() {
             for (p, sum) in sum.iter_mut().enumerate() {
-                *sum = S::load(sums.0.as_ptr().add((r * PANELS + p) * LANES));
+                *sum = N::load(sums.0.as_ptr().add((r * PANELS + p) * LANES));
             }
         }
-        for k in 0..product.inputs {
-            let mut weight = [S::zero(); PANELS];
-            for (p, weight) in weight.iter_mut().enumerate() {
+        for k in (0..product.inputs).step_by(E::STEP) {
+            let step: [E::Weights<N>; PANELS] = std::array::from_fn(|p| {
                 let at = weights.add(p * panel_stride + k * LANES);
-                S::prefetch(at.wrapping_add(PREFETCH).cast());
-                *weight = E::load(at);
-            }
+                N::prefetch(at.cast::<f32>().wrapping_add(PREFETCH));
+                E::load(at)
+            });
             for (r, sum) in sum.iter_mut().enumerate() {
-                let input = S::splat(x.add(r * x_stride + k));
-                for (sum, weight) in sum.iter_mut().zip(weight) {
-                    *sum = sum.multiply_add(input, weight);
+                for (sum, weights) in sum.iter_mut().zip(step) {
+                    *sum = E::add(*sum, x.add(r * x_stride + k), weights);
                 }
             }
         }
@@ -263,7 +313,7 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize, const PANELS: usize>(
 /// As [`finish`].
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn begin<S: Simd, E: Element>(
+unsafe fn begin<N: Narrow, E: Element>(
     product: &Product<'_, E>,
     sums: &mut Sums,
     row: usize,
@@ -277,7 +327,7 @@ unsafe fn begin<S: Simd, E: Element>(
         // SAFETY: a product that goes on has whole panels of outputs in `y`.
         unsafe {
             let from = y.wrapping_add((row + index / panels) * y_stride + (panel + index % panels) * LANES);
-            let start = if product.continues { S::load(from) } else { S::zero() };
+            let start = if product.continues { N::load(from) } else { N::zero() };
             start.store(sum.as_mut_ptr());
         }
     }

@@ -19,8 +19,12 @@ use crate::vector::{self, lanes};
 /// Keys per chunk. Part of the arithmetic: another number gives other bits.
 const CHUNK: usize = 64;
 
-/// Query vectors that walk the keys together.
-const TILE: usize = 8;
+/// Query vectors that walk the keys together, at most: what they need for a chunk stays in the nearest caches, and the keys
+/// themselves come from afar once for all of them.
+const TILE: usize = 24;
+
+/// Tiles are multiples of this, which is what a product takes at once.
+const SMALL_TILE: usize = 8;
 
 /// Most inputs that a step of any type takes.
 const MAX_STEP: usize = 2;
@@ -223,10 +227,14 @@ impl CachedAttention {
         assert!(isa.available(), "this machine has no {}", isa.name());
         let layer = Layer { shape: *self, isa, qkv, seen, keys, values, out: Shared(out.as_mut_ptr()) };
         let group = self.heads / self.kv_heads;
-        let tiles = (rows * group).div_ceil(TILE);
+        let vectors = rows * group;
+        // Smaller ones where there are threads to share with.
+        let share = (vectors * self.kv_heads).div_ceil(team.threads());
+        let tile = share.next_multiple_of(SMALL_TILE).clamp(SMALL_TILE, TILE);
+        let tiles = vectors.div_ceil(tile);
         let attend = |part: usize| {
-            let first = part % tiles * TILE;
-            let vectors = first..(first + TILE).min(rows * group);
+            let first = part % tiles * tile;
+            let vectors = first..(first + tile).min(vectors);
             // Buffers of the next of a few sizes: clearing the largest would take longer than a short attention.
             match self.head_room() {
                 0..=32 => layer.attend::<32>(part / tiles, vectors),

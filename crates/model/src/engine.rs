@@ -46,7 +46,8 @@ pub enum CacheType {
     /// As they are computed.
     #[default]
     F32,
-    /// Rounded to bf16: half the memory, and half of what a long context has to read.
+    /// Rounded to bf16, as queries and the weights of softmax then are: half the memory, and half of what a long context has to
+    /// read.
     Bf16,
 }
 

@@ -21,9 +21,10 @@ const CHUNK: usize = 64;
 
 /// Query vectors that walk the keys together, at most: what they need for a chunk stays in the nearest caches, and the keys
 /// themselves come from afar once for all of them.
-const TILE: usize = 24;
+const LARGE_TILE: usize = 24;
 
-/// Tiles are multiples of this, which is what a product takes at once.
+/// Tiles are multiples of this, which is what a product takes at once. One of this size has buffers of its own, since clearing
+/// the larger ones would take longer than a short attention.
 const SMALL_TILE: usize = 8;
 
 /// Most inputs that a step of any type takes.
@@ -230,17 +231,15 @@ impl CachedAttention {
         let vectors = rows * group;
         // Smaller ones where there are threads to share with.
         let share = (vectors * self.kv_heads).div_ceil(team.threads());
-        let tile = share.next_multiple_of(SMALL_TILE).clamp(SMALL_TILE, TILE);
+        let tile = share.next_multiple_of(SMALL_TILE).clamp(SMALL_TILE, LARGE_TILE);
         let tiles = vectors.div_ceil(tile);
         let attend = |part: usize| {
             let first = part % tiles * tile;
             let vectors = first..(first + tile).min(vectors);
-            // Buffers of the next of a few sizes: clearing the largest would take longer than a short attention.
-            match self.head_room() {
-                0..=32 => layer.attend::<32>(part / tiles, vectors),
-                33..=64 => layer.attend::<64>(part / tiles, vectors),
-                65..=128 => layer.attend::<128>(part / tiles, vectors),
-                _ => layer.attend::<MAX_HEAD_DIM>(part / tiles, vectors),
+            if vectors.len() <= SMALL_TILE {
+                layer.attend::<SMALL_TILE>(part / tiles, vectors);
+            } else {
+                layer.attend::<LARGE_TILE>(part / tiles, vectors);
             }
         };
         let parts = self.kv_heads * tiles;
@@ -348,16 +347,16 @@ struct Layer<'a, V> {
     out: Shared,
 }
 
-/// What a tile of query vectors knows so far; `D` is room for a head.
-struct Tile<V, const D: usize> {
-    queries: [[V; D]; TILE],
+/// What a tile of query vectors knows so far; `T` is room for vectors, `D` for a head.
+struct Tile<V, const T: usize, const D: usize> {
+    queries: [[V; D]; T],
     /// Scores of a chunk.
-    scores: [[f32; CHUNK]; TILE],
+    scores: [[f32; CHUNK]; T],
     /// What they say of the values.
-    weights: [[V; CHUNK]; TILE],
+    weights: [[V; CHUNK]; T],
     /// Weighted sums of values.
-    sums: [[f32; D]; TILE],
-    softmax: [Softmax; TILE],
+    sums: [[f32; D]; T],
+    softmax: [Softmax; T],
 }
 
 /// Running maximum of the scaled scores, and totals of the weights relative to it, one for each lane.
@@ -385,21 +384,32 @@ impl Softmax {
 }
 
 impl<V: CacheValue> Layer<'_, V> {
-    /// Attends with some of the query vectors of one key head. They count by rows and, within a row, by heads of the group.
+    /// Attends with at most `T` of the query vectors of one key head. They count by rows and, within a row, by heads of the
+    /// group.
+    fn attend<const T: usize>(&self, kv_head: usize, vectors: Range<usize>) {
+        // Buffers of the next of a few sizes, for the same reason as tiles.
+        match self.shape.head_room() {
+            0..=32 => self.attend_within::<T, 32>(kv_head, vectors),
+            33..=64 => self.attend_within::<T, 64>(kv_head, vectors),
+            65..=128 => self.attend_within::<T, 128>(kv_head, vectors),
+            _ => self.attend_within::<T, MAX_HEAD_DIM>(kv_head, vectors),
+        }
+    }
+
     #[allow(unsafe_code)]
-    fn attend<const D: usize>(&self, kv_head: usize, vectors: Range<usize>) {
+    fn attend_within<const T: usize, const D: usize>(&self, kv_head: usize, vectors: Range<usize>) {
         let shape = self.shape;
         let head_dim = shape.head_dim;
         let group = shape.heads / shape.kv_heads;
         let place = |vector: usize| (vector / group, (kv_head * group + vector % group) * head_dim);
         let mut tile = Tile {
-            queries: [[V::default(); D]; TILE],
-            scores: [[0.0; CHUNK]; TILE],
-            weights: [[V::default(); CHUNK]; TILE],
-            sums: [[0.0; D]; TILE],
-            softmax: [Softmax::EMPTY; TILE],
+            queries: [[V::default(); D]; T],
+            scores: [[0.0; CHUNK]; T],
+            weights: [[V::default(); CHUNK]; T],
+            sums: [[0.0; D]; T],
+            softmax: [Softmax::EMPTY; T],
         };
-        let mut visible = [(0, 0); TILE];
+        let mut visible = [(0, 0); T];
         for (vector, index) in vectors.clone().zip(0..) {
             let (row, column) = place(vector);
             let query = &self.qkv[row * shape.row_width() + column..][..head_dim];
@@ -414,7 +424,7 @@ impl<V: CacheValue> Layer<'_, V> {
             let mut index = 0;
             for run in visible.chunk_by(|a, b| within(*a).is_empty() == within(*b).is_empty()) {
                 if !within(run[0]).is_empty() {
-                    let mut ranges = [const { 0..0 }; TILE];
+                    let mut ranges = [const { 0..0 }; T];
                     ranges.iter_mut().zip(run).for_each(|(range, visible)| *range = within(*visible));
                     self.attend_chunk(&mut tile, kv_head, index, chunk, &ranges[..run.len()]);
                 }
@@ -437,9 +447,9 @@ impl<V: CacheValue> Layer<'_, V> {
     }
 
     /// Takes the own key of a side row into account, after all others.
-    fn attend_to_itself<const D: usize>(
+    fn attend_to_itself<const T: usize, const D: usize>(
         &self,
-        tile: &mut Tile<V, D>,
+        tile: &mut Tile<V, T, D>,
         index: usize,
         kv_head: usize,
         row: usize,
@@ -466,9 +476,9 @@ impl<V: CacheValue> Layer<'_, V> {
 
     /// Takes keys of a chunk into account: `ranges[i]`, which is not empty, for the vector `index + i`.
     #[allow(unsafe_code)]
-    fn attend_chunk<const D: usize>(
+    fn attend_chunk<const T: usize, const D: usize>(
         &self,
-        tile: &mut Tile<V, D>,
+        tile: &mut Tile<V, T, D>,
         kv_head: usize,
         index: usize,
         chunk: usize,
@@ -526,9 +536,9 @@ impl<V: CacheValue> Layer<'_, V> {
     }
 
     /// Adds the weighted values of some keys of a chunk to the sums of one vector.
-    fn add_values_alone<const D: usize>(
+    fn add_values_alone<const T: usize, const D: usize>(
         &self,
-        tile: &mut Tile<V, D>,
+        tile: &mut Tile<V, T, D>,
         kv_head: usize,
         vector: usize,
         chunk: usize,
@@ -547,9 +557,9 @@ impl<V: CacheValue> Layer<'_, V> {
 
     /// Adds the value of one key of a step: what stands at the others is nobody's, and not even looked at.
     #[allow(unsafe_code)]
-    fn add_one_value<const D: usize>(
+    fn add_one_value<const T: usize, const D: usize>(
         &self,
-        tile: &mut Tile<V, D>,
+        tile: &mut Tile<V, T, D>,
         kv_head: usize,
         vector: usize,
         chunk: usize,
@@ -566,28 +576,14 @@ impl<V: CacheValue> Layer<'_, V> {
             alone[output / LANES * V::STEP * LANES + place_in_panel::<V>(within, output % LANES)] =
                 self.values[from];
         }
-        let panels = shape.head_room() / LANES;
-        let weighted = Product {
-            x: &x,
-            x_stride: V::STEP,
-            rows: 1,
-            weights: alone,
-            panel_stride: V::STEP * LANES,
-            panels,
-            inputs: V::STEP,
-            outputs: panels * LANES,
-            start: Start::Zero,
-            continues: true,
-        };
-        // SAFETY: the set was checked; a row of sums holds the head.
-        unsafe { weighted.write(self.isa, tile.sums[vector].as_mut_ptr(), D) };
+        self.add_weighted(&x, alone, V::STEP, V::STEP, &mut tile.sums[vector..=vector]);
     }
 
     /// Adds the weighted values of some keys of a chunk, whole steps, to the sums of some vectors.
     #[allow(unsafe_code)]
-    fn add_values<const D: usize>(
+    fn add_values<const T: usize, const D: usize>(
         &self,
-        tile: &mut Tile<V, D>,
+        tile: &mut Tile<V, T, D>,
         kv_head: usize,
         vectors: Range<usize>,
         chunk: usize,
@@ -596,22 +592,37 @@ impl<V: CacheValue> Layer<'_, V> {
         if keys.is_empty() {
             return;
         }
+        let weights = &tile.weights[vectors.clone()].as_flattened()[keys.start - chunk..];
+        let values = &self.values[self.shape.value_place(kv_head, 0, keys.start)..];
+        self.add_weighted(weights, values, self.shape.room(), keys.len(), &mut tile.sums[vectors]);
+    }
+
+    /// Adds values times weights to some sums. Weights of a vector are a chunk apart from the next one's; a panel of values has
+    /// `room` keys, of which the first `keys` are added.
+    #[allow(unsafe_code)]
+    fn add_weighted<const D: usize>(
+        &self,
+        weights: &[V],
+        values: &[V],
+        room: usize,
+        keys: usize,
+        sums: &mut [[f32; D]],
+    ) {
         let panels = self.shape.head_room() / LANES;
         let weighted = Product {
-            x: &tile.weights[vectors.clone()].as_flattened()[keys.start - chunk..],
+            x: weights,
             x_stride: CHUNK,
-            rows: vectors.len(),
-            weights: &self.values[self.shape.value_place(kv_head, 0, keys.start)..],
-            panel_stride: self.shape.room() * LANES,
+            rows: sums.len(),
+            weights: values,
+            panel_stride: room * LANES,
             panels,
-            inputs: keys.len(),
+            inputs: keys,
             outputs: panels * LANES,
             start: Start::Zero,
             continues: true,
         };
-        let to = tile.sums[vectors].as_flattened_mut();
-        // SAFETY: the set was checked; `to` holds one row of `D` sums for each vector, and the head fits into it.
-        unsafe { weighted.write(self.isa, to.as_mut_ptr(), D) };
+        // SAFETY: the set was checked; there is a row of `D` sums for each row of weights, and the head fits into it.
+        unsafe { weighted.write(self.isa, sums.as_flattened_mut().as_mut_ptr(), D) };
     }
 }
 

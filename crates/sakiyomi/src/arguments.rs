@@ -170,6 +170,10 @@ pub struct StarGraph {
     /// Ask for the path from its end, which needs no planning.
     #[arg(long)]
     pub reversed: bool,
+    /// Of so many percent of the training prompts the start is not told (`$` stands there), so that the path must be followed
+    /// from the goal. Test prompts are whole.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    pub hide_start: usize,
 }
 
 #[derive(Debug, Args)]

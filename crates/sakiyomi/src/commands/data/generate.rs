@@ -79,7 +79,12 @@ fn examples(
                 reversed: of.reversed,
             };
             graph.validate()?;
-            tasks::draw_apart(seed, train, test, |random| graph.draw(random))
+            anyhow::ensure!(of.hide_start <= 100, "--hide-start {}: give 0 to 100 percent", of.hide_start);
+            let mut drawn = tasks::draw_apart(seed, train, test, |random| graph.draw(random));
+            if let Some((training, _)) = &mut drawn {
+                star_graph::hide_starts(training, of.hide_start, seed);
+            }
+            drawn
         }
         AnsweredTask::Addition(of) => {
             let most = addition::MOST_DIGITS;

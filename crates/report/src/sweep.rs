@@ -55,6 +55,8 @@ pub struct VariantFigures {
     pub bits_per_byte: Vec<Estimate>,
     /// Share of held-out tokens predicted right, per depth.
     pub accuracy: Vec<Estimate>,
+    /// Share of held-out prompts that are answered right as a whole, where there are prompts and answers.
+    pub answers: Option<Estimate>,
     /// Speed of plain decoding, where it was measured.
     pub plain_tokens_per_second: Option<Estimate>,
     /// Committed tokens over forwards, per draft length.
@@ -234,6 +236,7 @@ impl SweepFigures {
             "nats per token",
             "bits per byte",
             "accuracy",
+            "whole answers",
             "tokens per forward",
             "against plain",
             "text",
@@ -260,6 +263,7 @@ impl SweepFigures {
                 first(&variant.loss, 3),
                 first(&variant.bits_per_byte, 3),
                 first(&variant.accuracy, 3),
+                first(variant.answers.as_slice(), 3),
                 best(variant.most_tokens_per_forward(), &|value| fixed(value, 2)),
                 best(variant.best_speedup(), &times),
                 variant

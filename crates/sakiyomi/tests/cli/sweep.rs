@@ -82,6 +82,27 @@ fn a_grid_ends_in_one_table_and_is_not_done_twice() {
 }
 
 #[test]
+fn whole_answers_are_counted() {
+    let place = place("");
+    // One answer is learnt at once, and it is right three times out of four.
+    place.write("train.txt", (0..40).map(|line| format!("{line}=yes\n")).collect::<String>());
+    place.write("test.txt", "50=yes\n51=no\n52=yes\n53=yes\n");
+    let answers = [
+        "settings.data={ examples = \"prompts\", train = \"train.txt\", held_out = \"test.txt\" }",
+        "settings.objective={ kind = \"next-token\" }",
+        "settings.train.steps=100",
+        "settings.train.learning_rate=1e-2",
+        "settings.evaluation.batches=0",
+        "measure={ prompts = 0 }",
+    ];
+    let mut words = vec!["sweep", "sweep.toml"];
+    answers.iter().for_each(|value| words.extend(["--set", value]));
+    assert!(place.succeeds(&words).contains("0.750"));
+    assert_eq!(number(&table(&place, "runs.csv"), 0, "answers"), 0.75);
+    assert_eq!(number(&table(&place, "summary.csv"), 0, "answers_mean"), 0.75);
+}
+
+#[test]
 fn what_fails_is_told_and_the_others_go_on() {
     let place = place(
         "[variants.head.bad]\nobjective.head = \"anticausal\"\n[variants.head.after]\nmodel.init = \"run:head=bad\"\n\

@@ -92,6 +92,11 @@ impl RunResult {
         self.tokens as f64 / self.training_seconds.max(f64::MIN_POSITIVE)
     }
 
+    /// Share of the held-out prompts whose whole answer is right, where the text is prompts and answers.
+    pub fn answers(&self) -> Option<f64> {
+        self.held_out.answers.map(|answers| answers.share())
+    }
+
     /// Loss at each depth in bits per byte of text.
     pub fn bits_per_byte(&self) -> Vec<f64> {
         // The ratio of the two units is that of the next token.

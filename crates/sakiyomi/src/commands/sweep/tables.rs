@@ -77,6 +77,7 @@ fn variant(runs: &[&RunResult]) -> VariantFigures {
         loss: list(&|run| run.held_out.loss.clone()),
         bits_per_byte: list(&RunResult::bits_per_byte),
         accuracy: list(&|run| run.held_out.accuracy.clone()),
+        answers: some(&RunResult::answers),
         plain_tokens_per_second: some(&|run| Some(run.decoding.as_ref()?.plain_tokens_per_s)),
         tokens_per_forward: lengths(&|length| length.tokens_per_forward),
         speedup: lengths(&|length| length.speedup),
@@ -107,6 +108,7 @@ pub fn text(variants: &[VariantFigures]) -> String {
         "train s",
         "nats",
         "bits/byte",
+        "answers",
         "tokens/forward",
         "speedup",
         "text",
@@ -127,6 +129,7 @@ pub fn text(variants: &[VariantFigures]) -> String {
             format!("{:.0}", variant.training_seconds.mean),
             first(&variant.loss),
             first(&variant.bits_per_byte),
+            first(variant.answers.as_slice()),
             best(variant.most_tokens_per_forward()),
             best(variant.best_speedup()),
             variant.identical.map_or("-", |same| if same { "identical" } else { "DIFFERS" }).to_owned(),
@@ -244,6 +247,9 @@ fn run_fields(run: &RunResult) -> Vec<Field> {
     if let Some(joint) = run.held_out.joint_loss {
         add("joint_loss", joint.to_string());
     }
+    if let Some(answers) = run.answers() {
+        add("answers", answers.to_string());
+    }
     let mut list = |name: &str, values: Vec<f64>| {
         let numbered = values.iter().enumerate();
         fields.extend(numbered.map(|(index, value)| (format!("{name}_{}", index + 1), value.to_string())));
@@ -299,6 +305,7 @@ fn variant_fields(variant: &VariantFigures) -> Vec<Field> {
         ("training_seconds", Some(&variant.training_seconds)),
         ("training_tokens_per_s", Some(&variant.tokens_per_second)),
         ("peak_memory_bytes", variant.peak_memory_bytes.as_ref()),
+        ("answers", variant.answers.as_ref()),
         ("plain_tokens_per_s", variant.plain_tokens_per_second.as_ref()),
     ] {
         estimate.iter().for_each(|estimate| add(name.to_owned(), estimate));

@@ -1,5 +1,7 @@
 //! Linear maps on the tape. Their products run in the precision of the tape; what is packed for several of them is packed once.
 
+use std::ops::Range;
+
 use kernels::matmul::{Factor, Precision, Side, View, ViewMut, Write, multiply};
 
 use super::Tape;
@@ -15,14 +17,6 @@ impl Products<'_> {
     /// A buffer for a factor of `rows` rows and `columns` columns.
     pub(super) fn buffer(&mut self, side: Side, rows: usize, columns: usize) -> Vec<f32> {
         self.arena.take(Factor::buffer_len(self.precision, side, rows, columns))
-    }
-
-    /// `y (+)= x W^T`; `x` is the left factor.
-    fn forward(&mut self, x: &Factor, weight: View, y: ViewMut, write: Write) {
-        let mut buffer = self.buffer(Side::Right, weight.columns(), weight.rows());
-        let weight = Factor::transposed(self.precision, Side::Right, weight, &mut buffer);
-        multiply(x, &weight, y, write);
-        self.arena.give(buffer);
     }
 
     /// `dx (+)= dy W`.
@@ -52,29 +46,40 @@ impl Tape<'_> {
     ///
     /// The rows of tokens are a product of their own, shaped as without registers, so that they have the same bits.
     pub(super) fn apply(&mut self, x: usize, maps: &[Linear], y: &mut [f32], stride: usize, write: Write) {
-        let (params, layout, x) = (self.params, self.layout, &self.nodes[x]);
+        let (params, x) = (self.params, &self.nodes[x]);
         let mut products = Products { precision: self.precision, arena: self.arena };
-        for rows in layout.parts(x.rows) {
-            let mut buffer = products.buffer(Side::Left, rows.len(), x.width);
-            let input = View::new(&x.value[rows.start * x.width..rows.end * x.width], rows.len(), x.width);
-            let input = Factor::plain(products.precision, Side::Left, input, &mut buffer);
-            let mut offset = rows.start * stride;
-            for map in maps {
-                let weight = weight(params, map, x.width);
-                let columns = &mut y[offset..];
-                let outputs = weight.rows();
-                let part = ViewMut::strided(columns, rows.len(), outputs, stride);
-                products.forward(&input, weight, part, write);
-                if let Some(bias) = map.bias {
-                    let bias = params.data(bias);
+        let parts: Vec<Range<usize>> = self.layout.parts(x.rows).collect();
+        let mut buffers: Vec<Vec<f32>> =
+            parts.iter().map(|rows| products.buffer(Side::Left, rows.len(), x.width)).collect();
+        let inputs: Vec<Factor> = parts
+            .iter()
+            .zip(&mut buffers)
+            .map(|(rows, buffer)| {
+                let input =
+                    View::new(&x.value[rows.start * x.width..rows.end * x.width], rows.len(), x.width);
+                Factor::plain(products.precision, Side::Left, input, buffer)
+            })
+            .collect();
+        let mut column = 0;
+        for map in maps {
+            let weight = weight(params, map, x.width);
+            let (outputs, bias) = (weight.rows(), map.bias.map(|bias| params.data(bias)));
+            let mut buffer = products.buffer(Side::Right, x.width, outputs);
+            let weight = Factor::transposed(products.precision, Side::Right, weight, &mut buffer);
+            for (rows, input) in parts.iter().zip(&inputs) {
+                let columns = &mut y[rows.start * stride + column..];
+                multiply(input, &weight, ViewMut::strided(columns, rows.len(), outputs, stride), write);
+                if let Some(bias) = bias {
                     for row in columns.chunks_mut(stride).take(rows.len()) {
                         kernels::vector::add_assign(&mut row[..outputs], bias);
                     }
                 }
-                offset += outputs;
             }
             products.arena.give(buffer);
+            column += outputs;
         }
+        drop(inputs);
+        buffers.into_iter().for_each(|buffer| products.arena.give(buffer));
     }
 
     /// `dx += dy W`, `dW += dy^T x`, `db += sum of dy` for each of `maps`; `dy` are their gradients side by side in rows `stride`

@@ -246,8 +246,8 @@ pub struct Demo {
     #[arg(long, value_name = "PATH")]
     pub text: Vec<PathBuf>,
     /// Where the run goes; must not exist. Default: runs/demo, or the first free of runs/demo-2, runs/demo-3, ...
-    #[arg(long, value_name = "FOLDER")]
-    pub out: Option<PathBuf>,
+    #[arg(long, alias = "out", value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
     /// Seed of corpus, weights and order.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -751,8 +751,8 @@ pub struct Report {
     #[arg(required = true)]
     pub runs: Vec<PathBuf>,
     /// The page to write. Default: report.html in the run's folder; of several runs report.html here, which must not exist.
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
+    #[arg(long, alias = "out", value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Say what would be written, and write nothing.
     #[arg(long)]
     pub dry_run: bool,

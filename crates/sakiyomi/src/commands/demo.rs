@@ -45,13 +45,13 @@ struct Stopped<'a> {
 
 pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     let began = std::time::Instant::now();
-    let folder = free_folder(demo.out.as_deref())?;
+    let folder = free_folder(demo.output.as_deref())?;
     let config = settings::config(&folder, demo)?;
     let typed = [
         ("train.steps", "--steps"),
         ("data.train", "--text"),
         ("data.held_out", "--text"),
-        ("run.folder", "--out"),
+        ("run.folder", "--output"),
     ];
     told_as_typed(config.validate(), &typed)?;
     if demo.dry_run {
@@ -119,7 +119,7 @@ pub fn run(demo: &Demo, threads: usize, output: Output) -> anyhow::Result<Verdic
 /// Where the run goes: the folder that was asked for if it is free, else the first free one of the default's names.
 fn free_folder(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(folder) = asked {
-        absent(folder).map_err(|error| anyhow::anyhow!("--out {error}"))?;
+        absent(folder).map_err(|error| anyhow::anyhow!("--output {error}"))?;
         return Ok(folder.to_owned());
     }
     let names = (1..).map(|number| match number {

@@ -50,7 +50,7 @@ fn write_page(out: &Path, page: &str) -> anyhow::Result<()> {
         fs_err::File::open(out)?.take(DOCTYPE.len() as u64).read_to_end(&mut begin)?;
         anyhow::ensure!(
             begin.eq_ignore_ascii_case(DOCTYPE),
-            "--out {}: holds something else than a page; give another name, or remove it first",
+            "--output {}: holds something else than a page; give another name, or remove it first",
             out.display()
         );
     }
@@ -59,11 +59,11 @@ fn write_page(out: &Path, page: &str) -> anyhow::Result<()> {
 
 /// Where the page goes: what was asked for; else the folder of the one run, or, for several, here if nothing is there.
 fn place(arguments: &Report) -> anyhow::Result<PathBuf> {
-    match (&arguments.out, arguments.runs.as_slice()) {
+    match (&arguments.output, arguments.runs.as_slice()) {
         (Some(out), _) => Ok(out.clone()),
         (None, [run]) => Ok(run.join(PAGE)),
         (None, _) => {
-            anyhow::ensure!(!Path::new(PAGE).exists(), "{PAGE} exists; give another name with --out");
+            anyhow::ensure!(!Path::new(PAGE).exists(), "{PAGE} exists; give another name with --output");
             Ok(PathBuf::from(PAGE))
         }
     }

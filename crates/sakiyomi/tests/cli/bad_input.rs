@@ -63,7 +63,7 @@ fn text_that_cannot_be_used_is_named_by_file_and_place() {
         let text = format!("data.train={file}");
         place.refuses(&training(&[&text]), words);
         place.refuses(&["data", "show", "run.toml", &text], words);
-        place.refuses(&["demo", "--steps", "1", "--out", "demo", "--text", file], words);
+        place.refuses(&["demo", "--steps", "1", "--output", "demo", "--text", file], words);
         assert!(!place.exists("run/checkpoints/last"), "{file}");
     };
     refuses("empty.txt", &["no text", "empty.txt"]);
@@ -152,7 +152,7 @@ fn a_run_is_neither_overwritten_nor_resumed_by_accident() {
     let model = place.read("run/checkpoints/last/model.safetensors");
     place.refuses(&training(&[]), &["already holds a run", "--resume"]);
     place.refuses(&[training(&["train.batch=3"]), vec!["--resume"]].concat(), &["train.batch"]);
-    place.refuses(&["demo", "--out", "run", "--steps", "1"], &["--out run"]);
+    place.refuses(&["demo", "--output", "run", "--steps", "1"], &["--out run"]);
     place.refuses(&["init"], &["run.toml exists"]);
     assert_eq!(place.read("run/events.jsonl"), before);
     assert_eq!(place.read("run/checkpoints/last/model.safetensors"), model);
@@ -164,8 +164,8 @@ fn folders_that_cannot_be_made_are_named() {
     place.write("file", "");
     place.refuses(&training(&["run.folder=file/run"]), &["file/run"]);
     place.refuses(&["init", "file/run.toml"], &["file/run.toml"]);
-    place.refuses(&["report", "run", "--out", "file/page.html"], &["file/page.html"]);
-    let demo = ["demo", "--out", "file/demo", "--steps", "1", "--text", "text.jsonl"];
+    place.refuses(&["report", "run", "--output", "file/page.html"], &["file/page.html"]);
+    let demo = ["demo", "--output", "file/demo", "--steps", "1", "--text", "text.jsonl"];
     place.refuses(&demo, &["file/demo"]);
     place.refuses(&["report", "nowhere"], &["nowhere", "no run"]);
 }
@@ -287,10 +287,10 @@ fn settings_that_another_makes_meaningless_are_refused() {
 fn a_page_replaces_only_a_page() {
     let place = Place::trained(&[]);
     let text = place.read("text.jsonl");
-    place.refuses(&["report", "run", "--out", "text.jsonl"], &["--out text.jsonl", "something else"]);
+    place.refuses(&["report", "run", "--output", "text.jsonl"], &["--out text.jsonl", "something else"]);
     assert_eq!(place.read("text.jsonl"), text);
-    place.succeeds(&["report", "run", "--out", "page.html"]);
-    place.succeeds(&["report", "run", "--out", "page.html"]);
+    place.succeeds(&["report", "run", "--output", "page.html"]);
+    place.succeeds(&["report", "run", "--output", "page.html"]);
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn limited(place: &Place, blocks: usize, arguments: &[&str]) -> Output {
 fn a_demo_that_cannot_begin_leaves_nothing() {
     let place = Place::new();
     for blocks in [8, 20_000] {
-        let told = complaint(&limited(&place, blocks, &["demo", "--out", "runs/story", "--steps", "1"]));
+        let told = complaint(&limited(&place, blocks, &["demo", "--output", "runs/story", "--steps", "1"]));
         assert!(told.contains("runs/story") && told.contains("File too large"), "{told}");
         assert!(!place.exists("runs"), "{told}");
     }
@@ -146,8 +146,8 @@ fn what_finds_no_room_is_named_and_leaves_nothing() {
         &["data", "generate", "addition", "--train", "500", "--test", "9", "--output", "disk/sums"],
         &["quantize", checkpoint, "--weights", "int8", "--output", "disk/packed"],
         &["merge", adapted, "--output", "disk/merged"],
-        &["report", "run", "--out", "disk/page.html"],
-        &["lens", "report", checkpoint, "--data", "text.jsonl", "--tokens", "300", "--out", "disk/lens"],
+        &["report", "run", "--output", "disk/page.html"],
+        &["lens", "report", checkpoint, "--data", "text.jsonl", "--tokens", "300", "--output", "disk/lens"],
     ];
     // The disk has two pages of four kilobytes, one of which is taken.
     place.write("disk/taken", vec![b'a'; 4097]);

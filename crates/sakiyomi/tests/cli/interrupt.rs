@@ -33,7 +33,7 @@ fn an_interrupted_run_is_saved_and_goes_on() {
 fn an_interrupted_demo_says_where_its_model_is() {
     let place = Place::new();
     let demo = |folder: &'static str, steps: &'static str, event: &'static str| {
-        let arguments = ["demo", "--out", folder, "--steps", steps, "--text", "text.jsonl", "--json"];
+        let arguments = ["demo", "--output", folder, "--steps", steps, "--text", "text.jsonl", "--json"];
         let told = interrupted(&place, &arguments, || has_event(&place, folder, event));
         let told: Value = serde_json::from_str(&told).unwrap();
         assert_eq!(told["finished"], false, "{told}");
@@ -101,7 +101,7 @@ fn a_page_that_is_not_finished_leaves_nothing() {
     };
     let child = spawn(
         &place,
-        &["lens", "report", CHECKPOINT, "--data", "large.jsonl", "--tokens", "1000000", "--out", "page"],
+        &["lens", "report", CHECKPOINT, "--data", "large.jsonl", "--tokens", "1000000", "--output", "page"],
     );
     wait_until(|| hidden() == 2, "the page is not begun");
     // It listens from the next moment on, and works for long after that.

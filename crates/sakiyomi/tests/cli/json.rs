@@ -33,7 +33,7 @@ fn every_verb_prints_one_object() {
     let looked_up = ["verify", CHECKPOINT, "--draft", "lookup", "--max-new-tokens", "12", "--draws", "100"];
     let looked_up = place.json(&looked_up);
     assert_eq!((&looked_up["holds"], &looked_up["draft_lengths"]), (&true.into(), &8.into()));
-    let report = place.json(&["report", "run", "--out", "page.html"]);
+    let report = place.json(&["report", "run", "--output", "page.html"]);
     assert_eq!(report["written"], true);
 }
 
@@ -78,7 +78,7 @@ fn demo_cuts_a_small_text_into_documents() {
     let place = Place::new();
     let line = "The fox ran over a hill and saw rain, and nobody else did.\n";
     place.write("small.txt", line.repeat(100));
-    let demo = ["demo", "--steps", "1", "--out", "story", "--text", "small.txt"];
+    let demo = ["demo", "--steps", "1", "--output", "story", "--text", "small.txt"];
     let planned = place.json(&[&demo[..], &["--dry-run"]].concat());
     assert_eq!((&planned["folder"], &planned["steps"]), (&"story".into(), &1.into()));
     assert!(!place.exists("story"));
@@ -136,7 +136,7 @@ fn doctor_measures_the_machine() {
 #[test]
 fn demo_tells_the_whole_story() {
     let place = Place::new();
-    let told = place.json(&["demo", "--steps", "3", "--out", "story", "--text", "text.jsonl"]);
+    let told = place.json(&["demo", "--steps", "3", "--output", "story", "--text", "text.jsonl"]);
     has_fields(
         &told,
         &[

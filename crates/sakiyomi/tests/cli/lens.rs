@@ -81,13 +81,13 @@ fn probe_intervention_exits_and_report_work_on_one_model() {
     assert_eq!(intervened["response"].as_array().unwrap().len(), 3);
     let later = place.json(&lens("tokens", &small));
     assert_eq!(later["choices"].as_array().unwrap().len(), 2);
-    place.succeeds(&[lens("report", &small), vec!["--out", "page", "--pairs", "5"]].concat());
+    place.succeeds(&[lens("report", &small), vec!["--output", "page", "--pairs", "5"]].concat());
     let page = String::from_utf8(place.read("page/lens.html")).unwrap();
     assert!(page.contains("In order?") && page.contains("task probe"));
     for file in ["page/heat-map.svg", "page/ranks.json", "page/exits.csv"] {
         assert!(place.exists(file), "{file}");
     }
-    place.refuses(&[lens("report", &small), vec!["--out", "page"]].concat(), &["page exists"]);
+    place.refuses(&[lens("report", &small), vec!["--output", "page"]].concat(), &["page exists"]);
     let other =
         ["lens", "exit", "model", "--data", "text.jsonl", "--random-init", "9", "--probe", "probe.json"];
     place.refuses(&other, &["probe.json", "made for another model"]);

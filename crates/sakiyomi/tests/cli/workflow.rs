@@ -135,15 +135,15 @@ fn eval_and_report_tell_of_a_run() {
     let eval = ["eval", CHECKPOINT, "--data", "text.jsonl", "--length", "32"];
     assert!(place.succeeds(&eval).contains("40 documents"));
     place.train(&["run.folder=second", "run.seed=5"]);
-    place.succeeds(&["report", "run", "--out", "dry.html", "--dry-run"]);
+    place.succeeds(&["report", "run", "--output", "dry.html", "--dry-run"]);
     assert!(!place.exists("dry.html"));
     place.succeeds(&["report", "run"]);
     assert!(place.exists("run/report.html") && !place.exists("report.html"));
     place.succeeds(&["report", "run", "second"]);
     assert!(place.exists("report.html"));
-    place.refuses(&["report", "run", "second"], &["report.html exists", "--out"]);
+    place.refuses(&["report", "run", "second"], &["report.html exists", "--output"]);
     for (runs, page) in [(&["run"][..], "one.html"), (&["run", "second"], "two.html")] {
-        place.succeeds(&[&["report"], runs, &["--out", page]].concat());
+        place.succeeds(&[&["report"], runs, &["--output", page]].concat());
         let page = String::from_utf8(place.read(page)).unwrap();
         assert!(page.starts_with("<!") && page.contains("<svg"));
         for outside in ["src=\"http", "href=\"http", "@import", "<script src", "<link rel=\"stylesheet"] {
@@ -202,12 +202,12 @@ fn dry_runs_write_nothing() {
             "50 examples to train on",
         ),
         (
-            &["lens", "report", CHECKPOINT, "--data", "text.jsonl", "--out", "new"],
+            &["lens", "report", CHECKPOINT, "--data", "text.jsonl", "--output", "new"],
             "2 layers with 257 outputs",
         ),
         (&["quantize", CHECKPOINT, "--weights", "int8", "--output", "new"], "nothing written"),
-        (&["report", "run", "--out", "new.html"], "would write new.html"),
-        (&["demo", "--out", "new"], "(dry run)"),
+        (&["report", "run", "--output", "new.html"], "would write new.html"),
+        (&["demo", "--output", "new"], "(dry run)"),
         (&["init", "new.toml"], "[data]"),
     ];
     for (arguments, words) in writing {

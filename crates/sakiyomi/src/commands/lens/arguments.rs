@@ -147,8 +147,8 @@ pub struct Report {
     #[command(flatten)]
     pub subject: Subject,
     /// The folder to write; must not exist.
-    #[arg(long, value_name = "FOLDER")]
-    pub out: PathBuf,
+    #[arg(long, alias = "out", value_name = "FOLDER")]
+    pub output: PathBuf,
     /// Look at the same data with random weights of this seed as well.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub against_random: u64,

@@ -55,7 +55,7 @@ impl Planned {
 }
 
 pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    let out = &arguments.out;
+    let out = &arguments.output;
     if arguments.dry_run {
         absent(out)?;
         end_at_once(output, None)?;
@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments, threads: usize, output: Output) -> anyhow::Res
         return Ok(Verdict::Done);
     }
     // Before minutes of work: a place where nothing can be written is told at once.
-    let written = NewFolder::begin(out, "--out")?;
+    let written = NewFolder::begin(out, "--output")?;
     end_at_once(output, Some(written.path()))?;
     let figures = measure(arguments, threads, output)?;
     let mut files = 0;

@@ -179,7 +179,7 @@ mod x86 {
         type Integers = __m512i;
         type Words = __m512i;
         const LOWERS_BYTES: bool = false;
-        const PAIR_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 4, 3, 3];
+        const PAIR_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 3, 3, 3];
         const BYTE_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 3, 2, 2];
         const NIBBLE_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 3, 2, 1];
 

@@ -45,6 +45,13 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// The machine has what `N` needs, and `16 * STEP` values are readable.
     unsafe fn load<N: Narrow>(from: *const Self) -> Self::Weights<N>;
 
+    /// Writes sixteen such numbers, the nearest; none may be denormal.
+    ///
+    /// # Safety
+    ///
+    /// The machine has what `N` needs, and 16 values are writable.
+    unsafe fn store<N: Narrow>(values: N, to: *mut Self);
+
     /// `sum` and what one step of a row adds to it.
     ///
     /// # Safety
@@ -72,6 +79,11 @@ impl Element for f32 {
     #[inline(always)]
     unsafe fn load<N: Narrow>(from: *const Self) -> N {
         unsafe { N::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<N: Narrow>(values: N, to: *mut Self) {
+        unsafe { values.store(to) }
     }
 
     #[inline(always)]
@@ -103,6 +115,11 @@ impl Element for UpperHalf {
     #[inline(always)]
     unsafe fn load<N: Narrow>(from: *const Self) -> N::Words {
         unsafe { N::load_words(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<N: Narrow>(values: N, to: *mut Self) {
+        unsafe { values.store_halves(to.cast()) }
     }
 
     #[inline(always)]

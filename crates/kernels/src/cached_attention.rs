@@ -225,17 +225,16 @@ impl CachedAttention {
         // Smaller ones where there are threads to share with.
         let share = (vectors * self.kv_heads).div_ceil(team.threads());
         let tile = share.next_multiple_of(SMALL_TILE).clamp(SMALL_TILE, LARGE_TILE);
-        let tiles = vectors.div_ceil(tile);
+        let shares = Shares::new(vectors, tile, self.kv_heads, team.threads());
         let attend = |part: usize| {
-            let first = part % tiles * tile;
-            let vectors = first..(first + tile).min(vectors);
+            let (kv_head, vectors) = shares.of(part);
             if vectors.len() <= SMALL_TILE {
-                layer.attend::<SMALL_TILE>(part / tiles, vectors);
+                layer.attend::<SMALL_TILE>(kv_head, vectors);
             } else {
-                layer.attend::<LARGE_TILE>(part / tiles, vectors);
+                layer.attend::<LARGE_TILE>(kv_head, vectors);
             }
         };
-        let parts = self.kv_heads * tiles;
+        let parts = shares.parts();
         if 2 * rows * self.heads * self.head_dim * seen.span() < ALONE {
             (0..parts).for_each(attend);
         } else {
@@ -291,6 +290,43 @@ impl CachedAttention {
 /// Where the weight from an input to an output stands in a panel.
 fn place_in_panel<V: Element>(input: usize, output: usize) -> usize {
     (input / V::STEP * LANES + output) * V::STEP + input % V::STEP
+}
+
+/// How the query vectors of all key heads are divided into tiles.
+///
+/// Every head has as many, but where that leaves threads without work at the end, as three heads do with one of two threads. There
+/// the heads that are left when each thread has had equally many are divided among all threads.
+struct Shares {
+    vectors: usize,
+    /// Heads that have `tiles` tiles.
+    whole: usize,
+    tiles: usize,
+    /// Those after them have more.
+    split: usize,
+    rest: usize,
+}
+
+impl Shares {
+    fn new(vectors: usize, tile: usize, kv_heads: usize, threads: usize) -> Self {
+        let tiles = vectors.div_ceil(tile);
+        let rest = if (kv_heads * tiles).is_multiple_of(threads) { 0 } else { kv_heads % threads };
+        let split = tiles.next_multiple_of(threads).min(vectors);
+        Self { vectors, whole: kv_heads - rest, tiles, split, rest }
+    }
+
+    fn parts(&self) -> usize {
+        self.whole * self.tiles + self.rest * self.split
+    }
+
+    /// Key head and query vectors of a part. Shares are even: 40 vectors are 20 and 20, not 24 and 16.
+    fn of(&self, part: usize) -> (usize, Range<usize>) {
+        let (first, part, tiles) = match part.checked_sub(self.whole * self.tiles) {
+            None => (0, part, self.tiles),
+            Some(part) => (self.whole, part, self.split),
+        };
+        let tile = part % tiles;
+        (first + part / tiles, self.vectors * tile / tiles..self.vectors * (tile + 1) / tiles)
+    }
 }
 
 /// The stored keys that rows see.

@@ -10,11 +10,15 @@
 
 use std::ops::Range;
 
-use crate::cpu::{Isa, isa, multiversion};
+use crate::cpu::{Isa, isa};
 use crate::packed::{Element, LANES, Product, Shared, Start, UpperHalf, rounded};
 use crate::soft_cap;
 use crate::team::Team;
-use crate::vector::{self, lanes};
+use crate::vector;
+
+use softmax::{Softmax, TakeScores};
+
+mod softmax;
 
 /// Keys per chunk. Part of the arithmetic: another number gives other bits.
 const CHUNK: usize = 64;
@@ -52,9 +56,6 @@ trait Number: Element + Default {
     fn of(value: f32) -> Self;
 
     fn value(self) -> f32;
-
-    /// [`take_scores_of`] these numbers.
-    fn take_scores(scores: &mut Scores<'_, Self>, softmax: &mut Softmax, sums: &mut [f32]);
 }
 
 impl Number for f32 {
@@ -67,10 +68,6 @@ impl Number for f32 {
     fn value(self) -> f32 {
         self
     }
-
-    fn take_scores(scores: &mut Scores<'_, Self>, softmax: &mut Softmax, sums: &mut [f32]) {
-        take_scores_f32(scores, softmax, sums);
-    }
 }
 
 impl Number for UpperHalf {
@@ -82,10 +79,6 @@ impl Number for UpperHalf {
     #[inline(always)]
     fn value(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)
-    }
-
-    fn take_scores(scores: &mut Scores<'_, Self>, softmax: &mut Softmax, sums: &mut [f32]) {
-        take_scores_bf16(scores, softmax, sums);
     }
 }
 
@@ -232,17 +225,16 @@ impl CachedAttention {
         // Smaller ones where there are threads to share with.
         let share = (vectors * self.kv_heads).div_ceil(team.threads());
         let tile = share.next_multiple_of(SMALL_TILE).clamp(SMALL_TILE, LARGE_TILE);
-        let tiles = vectors.div_ceil(tile);
+        let shares = Shares::new(vectors, tile, self.kv_heads, team.threads());
         let attend = |part: usize| {
-            let first = part % tiles * tile;
-            let vectors = first..(first + tile).min(vectors);
+            let (kv_head, vectors) = shares.of(part);
             if vectors.len() <= SMALL_TILE {
-                layer.attend::<SMALL_TILE>(part / tiles, vectors);
+                layer.attend::<SMALL_TILE>(kv_head, vectors);
             } else {
-                layer.attend::<LARGE_TILE>(part / tiles, vectors);
+                layer.attend::<LARGE_TILE>(kv_head, vectors);
             }
         };
-        let parts = self.kv_heads * tiles;
+        let parts = shares.parts();
         if 2 * rows * self.heads * self.head_dim * seen.span() < ALONE {
             (0..parts).for_each(attend);
         } else {
@@ -300,6 +292,43 @@ fn place_in_panel<V: Element>(input: usize, output: usize) -> usize {
     (input / V::STEP * LANES + output) * V::STEP + input % V::STEP
 }
 
+/// How the query vectors of all key heads are divided into tiles.
+///
+/// Every head has as many, but where that leaves threads without work at the end, as three heads do with one of two threads. There
+/// the heads that are left when each thread has had equally many are divided among all threads.
+struct Shares {
+    vectors: usize,
+    /// Heads that have `tiles` tiles.
+    whole: usize,
+    tiles: usize,
+    /// Those after them have more.
+    split: usize,
+    rest: usize,
+}
+
+impl Shares {
+    fn new(vectors: usize, tile: usize, kv_heads: usize, threads: usize) -> Self {
+        let tiles = vectors.div_ceil(tile);
+        let rest = if (kv_heads * tiles).is_multiple_of(threads) { 0 } else { kv_heads % threads };
+        let split = tiles.next_multiple_of(threads).min(vectors);
+        Self { vectors, whole: kv_heads - rest, tiles, split, rest }
+    }
+
+    fn parts(&self) -> usize {
+        self.whole * self.tiles + self.rest * self.split
+    }
+
+    /// Key head and query vectors of a part. Shares are even: 40 vectors are 20 and 20, not 24 and 16.
+    fn of(&self, part: usize) -> (usize, Range<usize>) {
+        let (first, part, tiles) = match part.checked_sub(self.whole * self.tiles) {
+            None => (0, part, self.tiles),
+            Some(part) => (self.whole, part, self.split),
+        };
+        let tile = part % tiles;
+        (first + part / tiles, self.vectors * tile / tiles..self.vectors * (tile + 1) / tiles)
+    }
+}
+
 /// The stored keys that rows see.
 #[derive(Clone, Copy)]
 enum Seen<'a> {
@@ -347,7 +376,8 @@ struct Layer<'a, V> {
     out: Shared,
 }
 
-/// What a tile of query vectors knows so far; `T` is room for vectors, `D` for a head.
+/// What a tile of query vectors knows so far; `T` is room for vectors, `D` for a head. Rows of each field are whole cache lines.
+#[repr(C, align(64))]
 struct Tile<V, const T: usize, const D: usize> {
     queries: [[V; D]; T],
     /// Scores of a chunk.
@@ -357,30 +387,6 @@ struct Tile<V, const T: usize, const D: usize> {
     /// Weighted sums of values.
     sums: [[f32; D]; T],
     softmax: [Softmax; T],
-}
-
-/// Running maximum of the scaled scores, and totals of the weights relative to it, one for each lane.
-#[derive(Clone, Copy)]
-struct Softmax {
-    maximum: f32,
-    totals: [f32; LANES],
-}
-
-impl Softmax {
-    /// Of no scores.
-    const EMPTY: Self = Self { maximum: f32::NEG_INFINITY, totals: [0.0; LANES] };
-
-    /// Relates totals and sums to a maximum that is at least the present one.
-    #[inline(always)]
-    fn raise(&mut self, maximum: f32, sums: &mut [f32]) {
-        let keep = lanes::exp(self.maximum - maximum);
-        self.maximum = maximum;
-        // Mostly the maximum is an old one, and nothing changes.
-        if keep != 1.0 {
-            lanes::scale(&mut self.totals, keep);
-            lanes::scale(sums, keep);
-        }
-    }
 }
 
 impl<V: CacheValue> Layer<'_, V> {
@@ -439,7 +445,7 @@ impl<V: CacheValue> Layer<'_, V> {
             let at = row * shape.heads * head_dim + column;
             // SAFETY: `out` is borrowed exclusively and holds all heads of all rows; this part alone has this vector.
             let out = unsafe { std::slice::from_raw_parts_mut(self.out.get().add(at), head_dim) };
-            let total = lanes::sum_of_lanes(tile.softmax[index].totals);
+            let total = tile.softmax[index].total();
             for (out, sum) in out.iter_mut().zip(&tile.sums[index]) {
                 *out = sum / total;
             }
@@ -466,9 +472,7 @@ impl<V: CacheValue> Layer<'_, V> {
             soft_cap::forward(&mut score, cap);
         }
         let (softmax, sums) = (&mut tile.softmax[index], &mut tile.sums[index]);
-        softmax.raise(softmax.maximum.max(score[0]), sums);
-        let weight = lanes::exp(score[0] - softmax.maximum);
-        softmax.totals[0] += weight;
+        let weight = softmax.take_one(score[0], sums);
         for (sum, value) in sums.iter_mut().zip(value) {
             *sum += weight * V::of(*value).value();
         }
@@ -503,17 +507,18 @@ impl<V: CacheValue> Layer<'_, V> {
         let to = tile.scores[vectors.clone()].as_flattened_mut();
         // SAFETY: the set was checked. The panels lie within the chunk, so their scores do within a row of `to`.
         unsafe { scores.write(self.isa, to[panel * LANES - chunk..].as_mut_ptr(), CHUNK) };
-        for (vector, range) in vectors.clone().zip(ranges) {
-            let mut scores = Scores {
-                scores: &mut tile.scores[vector],
-                weights: &mut tile.weights[vector],
-                visible: range.start - chunk..range.end - chunk,
-                scale: shape.scale,
-                cap: shape.cap,
-            };
-            let sums = &mut tile.sums[vector][..shape.head_room()];
-            V::take_scores(&mut scores, &mut tile.softmax[vector], sums);
-        }
+        let take = TakeScores {
+            scores: &mut tile.scores[vectors.clone()],
+            weights: &mut tile.weights[vectors.clone()],
+            softmax: &mut tile.softmax[vectors.clone()],
+            sums: &mut tile.sums[vectors.clone()],
+            chunk,
+            ranges,
+            scale: shape.scale,
+            cap: shape.cap,
+        };
+        // SAFETY: the set was checked; the work demands nothing.
+        unsafe { V::run(self.isa, take) };
         // Steps of keys that all vectors see are read once for all. What some see before and after these, they take alone, so
         // that every vector walks its own keys, in order.
         let shared = ranges.iter().fold(0..usize::MAX, |shared, range| {
@@ -624,60 +629,6 @@ impl<V: CacheValue> Layer<'_, V> {
         // SAFETY: the set was checked; there is a row of `D` sums for each row of weights, and the head fits into it.
         unsafe { weighted.write(self.isa, sums.as_flattened_mut().as_mut_ptr(), D) };
     }
-}
-
-/// Scores of one vector in a chunk, and what becomes of them.
-struct Scores<'a, V> {
-    scores: &'a mut [f32; CHUNK],
-    weights: &'a mut [V; CHUNK],
-    /// Which keys of the chunk it sees.
-    visible: Range<usize>,
-    scale: f32,
-    cap: Option<f32>,
-}
-
-multiversion! {
-    fn take_scores_f32(scores: &mut Scores<'_, f32>, softmax: &mut Softmax, sums: &mut [f32]) = take_scores_of;
-    fn take_scores_bf16(scores: &mut Scores<'_, UpperHalf>, softmax: &mut Softmax, sums: &mut [f32]) = take_scores_of;
-}
-
-/// Turns scores into weights, and relates what was summed before to the new maximum.
-#[inline(always)]
-fn take_scores_of<V: Number>(of: &mut Scores<'_, V>, softmax: &mut Softmax, sums: &mut [f32]) {
-    let scores = &mut *of.scores;
-    for score in scores.iter_mut() {
-        *score *= of.scale;
-    }
-    if let Some(cap) = of.cap {
-        soft_cap::forward_body(scores, cap);
-    }
-    // Outside is whatever the cache held. It becomes weight zero, so that the sums below can take whole vectors.
-    scores[..of.visible.start].fill(f32::NEG_INFINITY);
-    scores[of.visible.end..].fill(f32::NEG_INFINITY);
-    let largest = largest(*scores);
-    let maximum = if largest > softmax.maximum { largest } else { softmax.maximum };
-    softmax.raise(maximum, sums);
-    let weights = of.weights.as_chunks_mut::<LANES>().0;
-    for (scores, weights) in scores.as_chunks::<LANES>().0.iter().zip(weights) {
-        for ((score, weight), total) in scores.iter().zip(weights).zip(&mut softmax.totals) {
-            *weight = V::of(lanes::exp(*score - maximum));
-            *total += weight.value();
-        }
-    }
-}
-
-/// By halves, which is a few vector instructions where a walk over the lanes is a long chain.
-#[inline(always)]
-fn largest(mut scores: [f32; CHUNK]) -> f32 {
-    let mut width = CHUNK / 2;
-    while width > 0 {
-        let (low, high) = scores.split_at_mut(width);
-        for (low, high) in low.iter_mut().zip(high) {
-            *low = if *high > *low { *high } else { *low };
-        }
-        width /= 2;
-    }
-    scores[0]
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! chain of multiply-adds over the inputs in order, with what [`Start`] names added last; threads divide
 //! outputs, never a sum. Instruction sets with a fused multiply-add ([`fused`]) all give the same bits.
 
+mod exp2;
 mod formats;
 mod narrow;
 mod narrow_simd;

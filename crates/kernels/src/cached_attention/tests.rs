@@ -84,8 +84,8 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// Query heads, key heads, size of a head.
-const HEADS: [(usize, usize, usize); 6] =
-    [(1, 1, 1), (4, 4, 8), (4, 2, 16), (6, 2, 24), (9, 1, 64), (2, 1, 130)];
+const HEADS: [(usize, usize, usize); 7] =
+    [(1, 1, 1), (3, 3, 8), (4, 4, 8), (4, 2, 16), (6, 2, 24), (9, 1, 64), (2, 1, 130)];
 
 const NO_WINDOW: usize = usize::MAX / 2;
 
@@ -159,6 +159,24 @@ fn same_bits<V: CacheValue>() {
             }
         }
     }
+}
+
+#[test]
+fn every_vector_has_one_tile_and_threads_have_equal_ones() {
+    for (vectors, kv_heads, threads) in
+        [(4, 3, 2), (40, 4, 2), (1, 3, 2), (4, 4, 3), (0, 3, 2), (750, 5, 4), (9, 1, 3)]
+    {
+        let shares = Shares::new(vectors, SMALL_TILE, kv_heads, threads);
+        let mut seen = vec![0; kv_heads * vectors];
+        for (head, vectors_of_part) in (0..shares.parts()).map(|part| shares.of(part)) {
+            assert!(vectors_of_part.len() <= SMALL_TILE);
+            vectors_of_part.for_each(|vector| seen[head * vectors + vector] += 1);
+        }
+        assert!(seen.iter().all(|times| *times == 1), "{vectors} vectors of {kv_heads} heads: {seen:?}");
+    }
+    let lengths =
+        |shares: &Shares| (0..shares.parts()).map(|part| shares.of(part).1.len()).collect::<Vec<_>>();
+    assert_eq!(lengths(&Shares::new(4, SMALL_TILE, 3, 2)), [4, 4, 2, 2]);
 }
 
 #[test]

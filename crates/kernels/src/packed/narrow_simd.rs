@@ -1,5 +1,6 @@
 //! What narrow weights need beside the vectors of [`simd`](super::simd): pairs of bf16, and exact sums of small integers.
 
+use super::exp2::Exp2;
 use super::simd::{Array, LANES, Simd, Work};
 use crate::cpu::Isa;
 
@@ -9,7 +10,7 @@ use crate::cpu::Isa;
 ///
 /// As for [`Simd`]; a pointer to words leads to 16 of them, one to an input pair or quad of a row to 4 bytes, unaligned.
 #[allow(unsafe_code)]
-pub(crate) trait Narrow: Simd {
+pub(crate) trait Narrow: Exp2 {
     /// Sixteen i32.
     type Integers: Copy;
     /// Sixteen words of weights.
@@ -179,7 +180,7 @@ mod x86 {
         type Integers = __m512i;
         type Words = __m512i;
         const LOWERS_BYTES: bool = false;
-        const PAIR_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 4, 3, 3];
+        const PAIR_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 3, 3, 3];
         const BYTE_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 3, 2, 2];
         const NIBBLE_PANELS: [usize; 8] = [4, 4, 4, 4, 4, 3, 2, 1];
 

@@ -8,8 +8,12 @@ use super::narrow_simd::{Narrow, with_narrow};
 use super::simd::{LANES, Simd, Work, with_simd};
 use crate::cpu::Isa;
 
-/// How far ahead of its use a weight is asked for, in f32: 16 cache lines of each panel.
-const PREFETCH: usize = 16 * LANES;
+/// How many lines of 64 bytes a thread looks ahead in all panels of a tile together.
+const AHEAD: usize = 256;
+
+/// The same in each panel of f32 that one or two rows walk. They ask the first cache: so little is computed with a weight that
+/// the way from the second one would show.
+const NEAR: usize = 16;
 
 /// Most sums that any tile keeps.
 const MAX_SUMS: usize = 24;
@@ -41,6 +45,13 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// The machine has what `N` needs, and `16 * STEP` values are readable.
     unsafe fn load<N: Narrow>(from: *const Self) -> Self::Weights<N>;
 
+    /// Writes sixteen such numbers, the nearest; none may be denormal.
+    ///
+    /// # Safety
+    ///
+    /// The machine has what `N` needs, and 16 values are writable.
+    unsafe fn store<N: Narrow>(values: N, to: *mut Self);
+
     /// `sum` and what one step of a row adds to it.
     ///
     /// # Safety
@@ -68,6 +79,11 @@ impl Element for f32 {
     #[inline(always)]
     unsafe fn load<N: Narrow>(from: *const Self) -> N {
         unsafe { N::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<N: Narrow>(values: N, to: *mut Self) {
+        unsafe { values.store(to) }
     }
 
     #[inline(always)]
@@ -99,6 +115,11 @@ impl Element for UpperHalf {
     #[inline(always)]
     unsafe fn load<N: Narrow>(from: *const Self) -> N::Words {
         unsafe { N::load_words(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<N: Narrow>(values: N, to: *mut Self) {
+        unsafe { values.store_halves(to.cast()) }
     }
 
     #[inline(always)]
@@ -182,8 +203,7 @@ impl<E: Element> Work for Write<'_, E> {
     unsafe fn run<N: Narrow>(self) {
         let Self { product, y, y_stride } = self;
         let panels_of = E::panels::<N>();
-        let most_rows = panels_of.iter().take_while(|panels| **panels > 0).count();
-        let row_tiles = product.rows.div_ceil(most_rows);
+        let row_tiles = product.rows.div_ceil(most_rows(panels_of, product.panels));
         let outputs = Outputs { outputs: product.outputs, start: product.start, y, y_stride };
         let mut sums = Sums::new();
         let mut panel = 0;
@@ -195,17 +215,20 @@ impl<E: Element> Work for Write<'_, E> {
                 let row = product.rows * tile / row_tiles;
                 let rows = product.rows * (tile + 1) / row_tiles - row;
                 // SAFETY: row and panel lie within the product, whose slices were checked.
-                unsafe {
-                    let x = product.x.as_ptr().add(row * product.x_stride);
-                    let weights = product.weights.as_ptr().add(panel * product.panel_stride);
-                    begin::<N, E>(&product, &mut sums, row, rows, panel, panels, y, y_stride);
-                    tile_of::<N, E>(rows, panels, &product, x, weights, &mut sums);
-                    finish::<N>(&outputs, &sums, row, rows, panel, panels);
-                }
+                unsafe { tile_of::<N, E>(&product, &outputs, row, rows, panel, panels, &mut sums) };
             }
             panel += panels;
         }
     }
+}
+
+/// Rows of a tile, at most, of a product with so many panels: where a lower tile is as wide as the whole product, as in
+/// attention, it is better than a higher one that leaves a narrow rest.
+#[inline(always)]
+fn most_rows(panels_of: [usize; 8], panels: usize) -> usize {
+    let most = panels_of.iter().take_while(|wide| **wide > 0).count();
+    let whole = panels_of.iter().take_while(|wide| **wide >= panels).count();
+    if 2 * whole > most { whole } else { most }
 }
 
 /// Where the outputs of a product go, and what is added to them.
@@ -240,11 +263,12 @@ impl Sums {
 #[allow(unsafe_code)]
 #[inline(always)]
 unsafe fn tile_of<N: Narrow, E: Element>(
-    rows: usize,
-    panels: usize,
     product: &Product<'_, E>,
-    x: *const E,
-    weights: *const E,
+    outputs: &Outputs<'_>,
+    row: usize,
+    rows: usize,
+    panel: usize,
+    panels: usize,
     sums: &mut Sums,
 ) {
     macro_rules! pick {
@@ -253,7 +277,7 @@ unsafe fn tile_of<N: Narrow, E: Element>(
                 // The guard is known when compiling: what a set has no registers for is not compiled for it.
                 // SAFETY: the caller's promise.
                 $(($rows, $panels) if $panels <= E::panels::<N>()[$rows - 1] => unsafe {
-                    tile::<N, E, $rows, $panels>(product, x, weights, sums)
+                    tile::<N, E, $rows, $panels>(product, outputs, row, panel, sums)
                 },)*
                 _ => unreachable!("no tile of {rows} rows and {panels} panels"),
             }
@@ -264,32 +288,51 @@ unsafe fn tile_of<N: Narrow, E: Element>(
     )(4, 4)(5, 1)(5, 2)(5, 3)(5, 4)(6, 1)(6, 2)(6, 3)(6, 4)(7, 1)(7, 2)(7, 3)(8, 1)(8, 2)(8, 3));
 }
 
-/// `sums[r][p] += Σ x[r][k] * weights[p][k]`, k in order.
+/// Writes `Σ x[r][k] * weights[p][k]`, k in order, for the rows and panels of a tile.
 ///
 /// # Safety
 ///
-/// The machine has the instruction set; `ROWS` rows at `x` and `PANELS` panels at `weights` are readable.
+/// The machine has the instruction set; the tile lies within the product, whose slices are as long as its shape says and whose
+/// outputs are writable.
 #[allow(unsafe_code)]
 #[inline(always)]
 unsafe fn tile<N: Narrow, E: Element, const ROWS: usize, const PANELS: usize>(
     product: &Product<'_, E>,
-    x: *const E,
-    weights: *const E,
+    outputs: &Outputs<'_>,
+    row: usize,
+    panel: usize,
     sums: &mut Sums,
 ) {
     let (x_stride, panel_stride) = (product.x_stride, product.panel_stride);
-    // SAFETY: `k` stays below `inputs`; ROWS * PANELS <= MAX_SUMS. Prefetching may leave the slice, hence `wrapping_add`.
+    // Panels lie behind one another, or each is a piece of a longer one.
+    let behind = if panel_stride == product.inputs * LANES { (PANELS - 1) * panel_stride } else { 0 };
+    let near = E::STEP == 1 && ROWS <= 2;
+    let ahead = AHEAD / PANELS * E::STEP * LANES;
+    // SAFETY: `k` stays below `inputs`; ROWS * PANELS <= MAX_SUMS. A product that goes on has whole panels of outputs.
+    // Prefetching may leave the slice, hence `wrapping_add`.
     unsafe {
+        let x = product.x.as_ptr().add(row * x_stride);
+        let weights = product.weights.as_ptr().add(panel * panel_stride);
+        let y = |r: usize, p: usize| outputs.y.add((row + r) * outputs.y_stride + (panel + p) * LANES);
         let mut sum = [[N::zero(); PANELS]; ROWS];
-        for (r, sum) in sum.iter_mut().enumerate() {
-            for (p, sum) in sum.iter_mut().enumerate() {
-                *sum = N::load(sums.0.as_ptr().add((r * PANELS + p) * LANES));
+        if product.continues {
+            for (r, sum) in sum.iter_mut().enumerate() {
+                for (p, sum) in sum.iter_mut().enumerate() {
+                    *sum = N::load(y(r, p));
+                }
             }
         }
         for k in (0..product.inputs).step_by(E::STEP) {
+            // Beyond the end of a panel lies one that is being read already. The next tile begins behind all.
+            let beyond = k * LANES + ahead >= panel_stride;
+            let ahead = if beyond { ahead + behind } else { ahead };
             let step: [E::Weights<N>; PANELS] = std::array::from_fn(|p| {
                 let at = weights.add(p * panel_stride + k * LANES);
-                N::prefetch(at.cast::<f32>().wrapping_add(PREFETCH));
+                if near {
+                    N::prefetch(at.wrapping_add(NEAR * LANES).cast());
+                } else {
+                    N::prefetch_far(at.wrapping_add(ahead).cast());
+                }
                 E::load(at)
             });
             for (r, sum) in sum.iter_mut().enumerate() {
@@ -298,37 +341,16 @@ unsafe fn tile<N: Narrow, E: Element, const ROWS: usize, const PANELS: usize>(
                 }
             }
         }
+        // The usual end needs no second walk over the sums.
+        let whole = (panel + PANELS) * LANES <= outputs.outputs;
+        let direct = whole && matches!(outputs.start, Start::Zero);
         for (r, sum) in sum.into_iter().enumerate() {
             for (p, sum) in sum.into_iter().enumerate() {
-                sum.store(sums.0.as_mut_ptr().add((r * PANELS + p) * LANES));
+                sum.store(if direct { y(r, p) } else { sums.place(r * PANELS + p) });
             }
         }
-    }
-}
-
-/// Sets the sums of a tile to zero, or to where they stood.
-///
-/// # Safety
-///
-/// As [`finish`].
-#[allow(unsafe_code)]
-#[inline(always)]
-unsafe fn begin<N: Narrow, E: Element>(
-    product: &Product<'_, E>,
-    sums: &mut Sums,
-    row: usize,
-    rows: usize,
-    panel: usize,
-    panels: usize,
-    y: *const f32,
-    y_stride: usize,
-) {
-    for (index, sum) in sums.0.chunks_exact_mut(LANES).take(rows * panels).enumerate() {
-        // SAFETY: a product that goes on has whole panels of outputs in `y`.
-        unsafe {
-            let from = y.wrapping_add((row + index / panels) * y_stride + (panel + index % panels) * LANES);
-            let start = if product.continues { N::load(from) } else { N::zero() };
-            start.store(sum.as_mut_ptr());
+        if !direct {
+            finish::<N>(outputs, sums, row, ROWS, panel, PANELS);
         }
     }
 }

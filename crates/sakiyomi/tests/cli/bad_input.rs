@@ -141,6 +141,28 @@ fn counts_that_nobody_waits_for_are_refused_at_once() {
     place.refuses(&["bench", "decode", CHECKPOINT, "--repeats", many], &["--repeats", "give 1 to 10000"]);
     place.refuses(&["bench", "step", "--steps", many], &["--steps", "give 1 to 100000"]);
     place.refuses(&["bench", CHECKPOINT, "--repeats", "0"], &["--repeats 0"]);
+    let random = ["bench", "decode", "--random", "1M", "--repeats", "1", "--rows", "1"];
+    let refuses = |more: &[&str], words: &[&str]| place.refuses(&[&random[..], more].concat(), words);
+    for vocabulary in ["0", "1", "1048577", many, "18446744073709551615"] {
+        refuses(&["--vocab", vocabulary], &["--vocab", "give 2 to 1048576"]);
+    }
+    for context in [many, "18446744073709551615"] {
+        refuses(&["--context", context], &["--context", "give 1 to 16777216"]);
+    }
+}
+
+#[test]
+fn an_acceptance_that_no_draft_gives_is_refused_before_anything_is_measured() {
+    let place = Place::trained(&[]);
+    let refuses = |acceptance: &str, words: &[&str]| {
+        let arguments = ["bench", "decode", CHECKPOINT, "--context", "16", "--force-acceptance", acceptance];
+        let told = stderr(&place.run(&arguments));
+        assert!(!told.contains("measuring"), "{told}");
+        place.refuses(&arguments, words);
+    };
+    for acceptance in ["0", "4.5", "nan"] {
+        refuses(acceptance, &["--force-acceptance", "1 to 4 tokens"]);
+    }
 }
 
 #[test]

@@ -60,10 +60,14 @@ fn basic_tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// What stands behind the end of the raw block that begins at `text`; nothing in it is a tag.
-fn after_raw(text: &str) -> &str {
-    let inside = text.split("{%").skip(1);
-    let ends = inside.map(|tag| &text[tag.as_ptr() as usize - text.as_ptr() as usize..]);
-    ends.filter_map(|tag| basic_tag(skip_mark(tag), "endraw")).next().unwrap_or("")
+fn after_raw(mut text: &str) -> &str {
+    while let Some((_, tag)) = text.split_once("{%") {
+        if let Some(behind) = basic_tag(skip_mark(tag), "endraw") {
+            return behind;
+        }
+        text = tag;
+    }
+    ""
 }
 
 /// A tag from behind its opening signs on.

@@ -189,6 +189,17 @@ pub enum Error {
         depth: usize,
     },
 
+    /// A model that says nothing of the text.
+    #[error(
+        "the model's logits are not finite: its loss at depth {depth} is {loss}; its weights are damaged or training diverged"
+    )]
+    NotFinite {
+        /// The first such depth; 1 is the next token.
+        depth: usize,
+        /// The loss.
+        loss: f64,
+    },
+
     /// Text of which no target stands for a byte.
     #[error(
         "the tokenizer can spell nothing of the text to evaluate on: take text of the kind that it was made for, or another model"

@@ -297,6 +297,18 @@ fn settings_that_another_makes_meaningless_are_refused() {
     place.write("lines.txt", "1+1 is 2\n");
     let answers = ["eval", CHECKPOINT, "--data", "lines.txt", "--task", "exact-match"];
     place.refuses(&answers, &["lines.txt:1", "\"=\"", "(--prompt-end)"]);
+    let long = format!("a=b\n{}=3\n", "word ".repeat(60));
+    place.write("long.txt", long);
+    let long = ["eval", CHECKPOINT, "--data", "long.txt", "--task", "exact-match"];
+    place.refuses(
+        &long,
+        &["long.txt:2: the prompt has 302 tokens", "context is 128: shorten it to at most 127"],
+    );
+    assert!(!stderr(&place.run(&long)).contains("word word"));
+    place.refuses(
+        &["verify", CHECKPOINT, "--draft", "none"],
+        &["--draft none: without drafts there is nothing"],
+    );
     let told = stderr(&place.run(&training(&["run.folder=short", "train.warmup_steps=50"])));
     assert!(told.contains("train.warmup_steps is 50 and the run has 4 steps"), "{told}");
     let full = ["generate", CHECKPOINT, "--prompt", "a", "--ignore-end"];

@@ -4,6 +4,7 @@
 //! the constants), so that a model sees what it saw elsewhere. What is learnt of a conversation is found by rendering it step by
 //! step: up to an answer with the words that ask for one, and then with the answer.
 
+mod bounds;
 mod python;
 mod render;
 
@@ -83,9 +84,12 @@ impl ChatTemplate {
             }
         }
         if spans.is_empty() {
-            return Err(
-                "the conversation has no answer of the assistant: there is nothing to learn".to_owned()
-            );
+            let answered = list.iter().any(|message| message["role"] == "assistant");
+            return Err(match answered {
+                true => "the chat template leaves out what the assistant says: there is nothing to learn",
+                false => "the conversation has no answer of the assistant: there is nothing to learn",
+            }
+            .to_owned());
         }
         if spans[0] == (0..text.len()) {
             return Err("the conversation is nothing but an answer".to_owned());
@@ -127,12 +131,12 @@ impl ChatTemplate {
 
 /// Refuses answers to nothing, and answers that say nothing.
 fn in_order(list: &[Value]) -> std::result::Result<(), String> {
-    let mut before = "system";
+    let mut before = "";
     for (number, message) in (1..).zip(list) {
         let role = message["role"].as_str().unwrap_or_default();
         if role == "assistant" {
             match before {
-                "system" => {
+                _ if list[..number - 1].iter().all(|message| message["role"] == "system") => {
                     return Err("the conversation begins with an answer: roles out of order".to_owned());
                 }
                 "assistant" => {

@@ -68,6 +68,18 @@ impl Documents {
         Ok(Self { source: source.clone(), files, next: 0, open: None, found: false, ended: false })
     }
 
+    /// Where a document stands, as messages name it: its file, and the line, part or row in it.
+    pub fn place(&self, document: &Document) -> String {
+        self.named(document.file, document.place)
+    }
+
+    fn named(&self, file: usize, place: usize) -> String {
+        let TextFile { path, format } = &self.files[file];
+        // Prompts and answers stand in lines.
+        let lines = format.layout == Layout::Plain && self.source.examples.are_answered();
+        format!("{}{}{place}", path.display(), if lines { ":" } else { format.layout.joint() })
+    }
+
     /// The files that are read, in order.
     pub fn files(&self) -> &[TextFile] {
         &self.files
@@ -98,8 +110,7 @@ impl Documents {
         if !text.contains('\0') {
             return Ok(());
         }
-        let TextFile { path, format } = &self.files[self.next - 1];
-        Err(Error::NulCharacter { place: format!("{}{}{place}", path.display(), format.layout.joint()) })
+        Err(Error::NulCharacter { place: self.named(self.next - 1, place) })
     }
 }
 

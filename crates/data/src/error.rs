@@ -218,7 +218,8 @@ pub enum Error {
     },
     /// Too few documents to hold any of them out.
     #[error(
-        "{documents} document(s) cannot be split into training and held-out; give at least 2, or set a separator"
+        "{documents} document(s) cannot be split into training and held-out: give at least 2; a .txt file of several needs a \
+         separator between them"
     )]
     TooFewDocuments {
         /// How many there are.

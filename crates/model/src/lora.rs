@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tensor::{Adapter, ParamId, Params, random};
 
-use crate::checkpoint::{present, read_file_tensors, read_metadata, write_file, write_tensors};
+use crate::checkpoint::{present, read_finite_tensors, read_metadata, write_file, write_tensors};
 use crate::config::DecoderConfig;
 use crate::error::{Error, Result};
 
@@ -31,7 +31,7 @@ pub struct LoraSpec {
 const ALL: &str = "all-linear";
 
 /// Higher ranks are no low-rank adapters.
-const HIGHEST_RANK: usize = 4096;
+pub const HIGHEST_RANK: usize = 4096;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -175,47 +175,16 @@ impl LoraSpec {
     /// # Errors
     /// When a file is missing or no adapter of this kind, or it was made for another model.
     pub fn read(folder: &Path, config: &DecoderConfig, params: &mut Params, base: &str) -> Result<Self> {
-        let file = folder.join(CONFIG);
-        let refuse = |problem: String| Err(Error::Lora { problem: format!("{}: {problem}", file.display()) });
-        if !present(&file)? {
-            return refuse("is missing: this folder holds no adapter".to_owned());
-        }
-        let found: Value = match serde_json::from_slice(&fs_err::read(&file)?) {
-            Ok(found) => found,
-            Err(error) => return refuse(format!("is no JSON: {error}")),
-        };
-        if found["peft_type"] != "LORA" {
-            return refuse(format!("peft_type is {}, only LORA is read", found["peft_type"]));
-        }
-        let empty = |value: &Value| {
-            value.is_null()
-                || *value == false
-                || value.as_object().is_some_and(serde_json::Map::is_empty)
-                || value.as_array().is_some_and(Vec::is_empty)
-                || *value == "none"
-        };
-        for name in UNSUPPORTED {
-            if !empty(&found[name]) {
-                return refuse(format!("{name} is {}, which is not supported here", found[name]));
-            }
-        }
-        let weights = folder.join(WEIGHTS);
+        let (file, weights) = (folder.join(CONFIG), folder.join(WEIGHTS));
+        let found = read_settings(&file)?;
+        let mut spec = Self::of_settings(&found).or_else(|problem| refuse(&file, problem))?;
         if read_metadata(&weights)?.get(BASE).is_some_and(|trained_on| trained_on != base) {
-            return refuse(
-                "was trained on other weights than those it is put on: name its own base".to_owned(),
-            );
+            let problem = "was trained on other weights than those it is put on: name its own base";
+            return refuse(&file, problem.to_owned());
         }
-        let mut spec = Self {
-            rank: found["r"].as_u64().unwrap_or(0) as usize,
-            alpha: found["lora_alpha"].as_f64().unwrap_or(0.0) as f32,
-            dropout: found["lora_dropout"].as_f64().unwrap_or(0.0) as f32,
-            rank_stabilised: found["use_rslora"] == true,
-            targets: Vec::new(),
-        };
-        spec.validate()?;
-        let modules = linear_modules(config)?;
-        let mut tensors = read_file_tensors(&weights)?;
-        for (name, shape) in &modules {
+        let mut tensors = read_finite_tensors(&weights)?;
+        let mut absent = None;
+        for (name, shape) in &linear_modules(config)? {
             let mut take = |suffix: &str, shape: [usize; 2]| {
                 let full = format!("{PREFIX}{name}{suffix}");
                 let place = tensors.iter().position(|tensor| tensor.name == full)?;
@@ -223,32 +192,66 @@ impl LoraSpec {
                 Some((tensor.shape == shape).then_some(tensor.data).ok_or((full, tensor.shape, shape)))
             };
             let parts = (take(DOWN, [spec.rank, shape[1]]), take(UP, [shape[0], spec.rank]));
+            let meant = is_meant(&found, name);
             match parts {
+                (None, None) if meant == Some(true) => absent = absent.or(Some(name.clone())),
                 (None, None) => {}
+                (Some(Ok(_)), Some(Ok(_))) if meant == Some(false) => {
+                    let problem = format!(
+                        "{WEIGHTS} has matrices of {name}, which target_modules or layers_to_transform leave out"
+                    );
+                    return refuse(&file, problem);
+                }
                 (Some(Ok(down)), Some(Ok(up))) => {
                     spec.targets.push(name.clone());
                     spec.add(params, name, shape, down, up)?;
                 }
                 (Some(Err((tensor, found, wanted))), _) | (_, Some(Err((tensor, found, wanted)))) => {
-                    return refuse(format!(
+                    let problem = format!(
                         "{tensor} has shape {found:?} and this model wants {wanted:?}: it is an adapter for another base"
-                    ));
+                    );
+                    return refuse(&weights, problem);
                 }
                 (Some(Ok(_)), None) | (None, Some(Ok(_))) => {
-                    return refuse(format!("only one of the two matrices of {name} is there"));
+                    return refuse(&weights, format!("only one of the two matrices of {name} is there"));
                 }
             }
         }
         if let Some(surplus) = tensors.first() {
-            return refuse(format!(
-                "{} is no matrix of this model: it is an adapter for another base",
-                surplus.name
-            ));
+            let problem =
+                format!("{} is no matrix of this model: it is an adapter for another base", surplus.name);
+            return refuse(&weights, problem);
         }
         if spec.targets.is_empty() {
-            return refuse("has no matrices".to_owned());
+            return refuse(&weights, "has no matrices".to_owned());
         }
-        Ok(spec)
+        match absent {
+            Some(name) => {
+                refuse(&file, format!("target_modules means {name}, of which {WEIGHTS} has nothing"))
+            }
+            None => Ok(spec),
+        }
+    }
+
+    /// The numbers in an `adapter_config.json`, without targets.
+    fn of_settings(found: &Value) -> std::result::Result<Self, String> {
+        let refuse = |name: &str, wanted: &str| match &found[name] {
+            Value::Null => Err(format!("{name} is missing: it is {wanted}")),
+            value => Err(format!("{name} is {value}: it is {wanted}")),
+        };
+        let Some(rank) = found["r"].as_u64().filter(|rank| (1..=HIGHEST_RANK as u64).contains(rank)) else {
+            return refuse("r", &format!("a whole number from 1 to {HIGHEST_RANK}"));
+        };
+        let single = |value: &Value| value.as_f64().map(|value| value as f32);
+        let alpha = single(&found["lora_alpha"]).filter(|alpha| *alpha > 0.0 && alpha.is_finite());
+        let Some(alpha) = alpha else { return refuse("lora_alpha", "a number above 0") };
+        let dropout =
+            if found["lora_dropout"].is_null() { Some(0.0) } else { single(&found["lora_dropout"]) };
+        let Some(dropout) = dropout.filter(|share| (0.0..1.0).contains(share)) else {
+            return refuse("lora_dropout", "a number from 0, and less than 1");
+        };
+        let rank_stabilised = found["use_rslora"] == true;
+        Ok(Self { rank: rank as usize, alpha, dropout, rank_stabilised, targets: Vec::new() })
     }
 
     /// Whether `folder` holds an adapter.
@@ -265,6 +268,44 @@ pub fn adapter_parameters(params: &Params) -> Vec<ParamId> {
     params.adapters().flat_map(|(_, adapter)| [adapter.down, adapter.up]).collect()
 }
 
+fn refuse<T>(file: &Path, problem: String) -> Result<T> {
+    Err(Error::Lora { problem: format!("{}: {problem}", file.display()) })
+}
+
+/// The settings in an `adapter_config.json`, if they are those of an adapter that is read here.
+fn read_settings(file: &Path) -> Result<Value> {
+    if !present(file)? {
+        return refuse(file, "is missing: this folder holds no adapter".to_owned());
+    }
+    let found: Value = match serde_json::from_slice(&fs_err::read(file)?) {
+        Ok(found) => found,
+        Err(error) => return refuse(file, format!("is no JSON: {error}")),
+    };
+    if found["peft_type"] != "LORA" {
+        return refuse(file, format!("peft_type is {}, only LORA is read", found["peft_type"]));
+    }
+    let empty = |value: &Value| {
+        value.is_null()
+            || *value == false
+            || value.as_object().is_some_and(serde_json::Map::is_empty)
+            || value.as_array().is_some_and(Vec::is_empty)
+            || *value == "none"
+    };
+    if let Some(name) = UNSUPPORTED.iter().find(|name| !empty(&found[**name])) {
+        return refuse(file, format!("{name} is {}, which is not supported here", found[*name]));
+    }
+    match found["init_lora_weights"].as_str().filter(|start| !KEEPING_THE_BASE.contains(start)) {
+        Some(start) => refuse(
+            file,
+            format!(
+                "init_lora_weights is {start:?}, which changes the base: have PEFT convert the adapter to an ordinary one first \
+                 (path_initial_model_for_weight_conversion)"
+            ),
+        ),
+        None => Ok(found),
+    }
+}
+
 /// Settings of PEFT that change what an adapter computes.
 const UNSUPPORTED: [&str; 8] = [
     "use_dora",
@@ -276,6 +317,39 @@ const UNSUPPORTED: [&str; 8] = [
     "layer_replication",
     "trainable_token_indices",
 ];
+
+/// Beginnings of an adapter, of those that PEFT has names for, that leave the base as it is.
+const KEEPING_THE_BASE: [&str; 3] = ["gaussian", "eva", "orthogonal"];
+
+/// Whether the settings mean the module of this name; `None` where they say nothing, or say it in patterns that only PEFT reads.
+fn is_meant(found: &Value, name: &str) -> Option<bool> {
+    let listed = |value: &Value| match value {
+        Value::Array(list) => {
+            Some(list.iter().filter_map(Value::as_str).any(|target| is_named(target, name)))
+        }
+        Value::String(all) if all == ALL => Some(true),
+        _ => None,
+    };
+    let targeted = listed(&found["target_modules"])?;
+    let excluded = !found["exclude_modules"].is_null() && listed(&found["exclude_modules"])?;
+    Some(targeted && !excluded && in_layers(found, name)?)
+}
+
+/// Whether the module stands in a layer that has adapters; `None` as in [`is_meant`].
+fn in_layers(found: &Value, name: &str) -> Option<bool> {
+    let pattern = &found["layers_pattern"];
+    if !(pattern.is_null() || *pattern == "layers") {
+        return None;
+    }
+    let layer: u64 = name.split('.').find_map(|part| part.parse().ok())?;
+    match &found["layers_to_transform"] {
+        Value::Null => Some(true),
+        Value::Array(layers) => {
+            Some(layers.is_empty() || layers.iter().any(|one| one.as_u64() == Some(layer)))
+        }
+        one => Some(one.as_u64()? == layer),
+    }
+}
 
 /// Purpose of the random stream that draws A.
 const LORA_INITIALISATION: u64 = 4;
@@ -303,6 +377,11 @@ fn matches(target: &str, name: &str) -> bool {
     if target.contains(['*', '?', '[']) {
         return glob::Pattern::new(target).is_ok_and(|pattern| pattern.matches(name));
     }
+    is_named(target, name)
+}
+
+/// Whether `target` is the name, or its last parts.
+fn is_named(target: &str, name: &str) -> bool {
     name == target || name.strip_suffix(target).is_some_and(|before| before.ends_with('.'))
 }
 
@@ -316,6 +395,78 @@ mod tests {
         assert!(matches("q_proj", name) && matches("self_attn.q_proj", name) && matches(ALL, name));
         assert!(matches("model.layers.1*.self_attn.*", name) && matches(name, name));
         assert!(!matches("proj", name) && !matches("k_proj", name) && !matches("model.layers.2*", name));
+    }
+
+    /// The refusal of an adapter whose settings are `change`d; none if it is read.
+    fn refusal(change: &dyn Fn(&mut Value)) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let config = DecoderConfig { layers: 2, ..crate::presets::preset("1M", 8).unwrap() };
+        let (_, base) = crate::Decoder::initialise(&config, 1).unwrap();
+        let targets = vec!["q_proj".to_owned(), "down_proj".to_owned()];
+        let spec = LoraSpec { rank: 2, alpha: 4.0, dropout: 0.0, rank_stabilised: false, targets };
+        let mut params = base.clone();
+        spec.attach(&config, &mut params, 1).unwrap();
+        spec.write(folder.path(), &params, "base").unwrap();
+        let file = folder.path().join(CONFIG);
+        let mut settings: Value = serde_json::from_slice(&fs_err::read(&file).unwrap()).unwrap();
+        change(&mut settings);
+        fs_err::write(&file, settings.to_string()).unwrap();
+        let read = LoraSpec::read(folder.path(), &config, &mut base.clone(), "base");
+        read.err().map(|error| error.to_string().replace(&*folder.path().to_string_lossy(), "FOLDER"))
+    }
+
+    #[test]
+    fn numbers_that_an_adapter_cannot_have_are_named_with_their_field() {
+        let refused =
+            |field: &'static str, value: Value| refusal(&|settings| settings[field] = value.clone());
+        for (value, told) in [
+            (json!(-1), "is -1"),
+            (json!(8.5), "is 8.5"),
+            (json!("8"), "is \"8\""),
+            (json!(null), "is missing"),
+        ] {
+            let expected =
+                format!("adapter: FOLDER/adapter_config.json: r {told}: it is a whole number from 1 to 4096");
+            assert_eq!(refused("r", value), Some(expected));
+        }
+        let expected = "adapter: FOLDER/adapter_config.json: lora_alpha is missing: it is a number above 0";
+        assert_eq!(refused("lora_alpha", json!(null)).as_deref(), Some(expected));
+        assert!(
+            refused("lora_dropout", json!(3)).unwrap().contains("lora_dropout is 3: it is a number from 0")
+        );
+        let shape = refused("r", json!(3)).unwrap();
+        assert!(shape.starts_with("adapter: FOLDER/adapter_model.safetensors: base_model."), "{shape}");
+        assert!(shape.contains("has shape [2, 128] and this model wants [3, 128]"), "{shape}");
+    }
+
+    #[test]
+    fn settings_that_contradict_the_matrices_are_refused() {
+        let with = |field: &'static str, value: Value| refusal(&|settings| settings[field] = value.clone());
+        for fine in [json!(["q_proj", "down_proj"]), json!(null), json!(".*(q|down)_proj")] {
+            assert_eq!(with("target_modules", fine), None);
+        }
+        let fewer = with("target_modules", json!(["q_proj"])).unwrap();
+        let left_out =
+            "adapter_model.safetensors has matrices of model.layers.0.mlp.down_proj, which target_modules or";
+        assert!(fewer.contains(left_out), "{fewer}");
+        let more = with("target_modules", json!(["q_proj", "k_proj", "down_proj"])).unwrap();
+        assert!(more.contains("target_modules means model.layers.0.self_attn.k_proj, of which"), "{more}");
+        assert_eq!(with("layers_to_transform", json!([0, 1])), None);
+        for layers in [json!([0]), json!(0)] {
+            let layer = with("layers_to_transform", layers).unwrap();
+            assert!(layer.contains("has matrices of model.layers.1.self_attn.q_proj"), "{layer}");
+        }
+        assert!(with("exclude_modules", json!(["q_proj"])).is_some());
+        for start in [json!(true), json!("gaussian")] {
+            assert_eq!(with("init_lora_weights", start), None);
+        }
+        for start in ["pissa", "pissa_niter_16", "olora", "corda", "loftq"] {
+            let refused = with("init_lora_weights", json!(start)).unwrap();
+            assert!(
+                refused.contains(&format!("init_lora_weights is {start:?}, which changes the base")),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

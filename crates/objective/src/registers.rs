@@ -133,8 +133,8 @@ impl RegistersSpec {
     /// Checks the settings.
     pub fn validate(&self) -> Result<()> {
         let refuse = |setting, problem: String| Err(Error::Setting { setting, problem });
-        if self.d_min == 0 {
-            return refuse("d_min", "is 0: give at least 1".to_owned());
+        if !(1..=LARGEST_OFFSET).contains(&self.d_min) {
+            return refuse("d_min", format!("is {}: give 1 to {LARGEST_OFFSET}", self.d_min));
         }
         if self.d_max < self.d_min || self.d_max > LARGEST_OFFSET {
             let problem =

@@ -143,7 +143,8 @@ pub struct Drawn {
 pub struct ImageGrid {
     #[command(flatten)]
     pub drawn: Drawn,
-    /// Images: an idx file of MNIST's form with its labels beside it, or a folder of PNG or JPEG files in folders named by class.
+    /// Images: an idx file of MNIST's form with its labels beside it, or a folder of PNG or JPEG files in folders named by the
+    /// numbers of their classes.
     #[arg(long, value_name = "PATH")]
     pub images: PathBuf,
     /// Rows and columns that images are scaled to.

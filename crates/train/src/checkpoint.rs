@@ -381,7 +381,7 @@ fn read_named(file: &Path) -> Result<Vec<NamedTensor>> {
     if !present(file)? {
         return Err(Error::MissingFile { file: file.to_owned() });
     }
-    Ok(model::checkpoint::read_file_tensors(file)?)
+    Ok(model::checkpoint::read_finite_tensors(file)?)
 }
 
 fn write_named(file: &Path, params: &Params, ids: &[ParamId]) -> Result<()> {

@@ -69,6 +69,11 @@ impl RunConfig {
         }
     }
 
+    /// `lora.alpha`, where adapters are trained.
+    pub(crate) fn lora_alpha(&self) -> Option<f64> {
+        (self.train.mode == TrainMode::Lora).then_some(self.lora.alpha)
+    }
+
     /// Inputs of one optimiser step.
     pub fn tokens_per_step(&self) -> usize {
         self.train.batch * self.train.length * self.train.accumulate

@@ -21,6 +21,23 @@ impl fmt::Display for Safe {
     }
 }
 
+/// What can be done about a loss that went wrong. What a resumed run may not change needs a new run.
+fn remedies(safe: Safe, learning_rate: f64, clip: f64, lora_alpha: Option<f64>) -> String {
+    let off = if clip == 0.0 { ", which is off" } else { "" };
+    let gentler = format!(
+        "with a lower train.learning_rate (now {learning_rate:?}) or a smaller train.clip (now {clip}{off})"
+    );
+    let alpha = lora_alpha.map_or(String::new(), |alpha| format!(" or a smaller lora.alpha (now {alpha:?})"));
+    match safe.newest {
+        Some(_) => format!(
+            "go on from it {gentler}, or begin again in another run.folder with more train.warmup_steps{alpha}"
+        ),
+        None => format!(
+            "begin again in another run.folder, or remove this one first, {gentler}, or more train.warmup_steps{alpha}"
+        ),
+    }
+}
+
 /// Everything that can keep a run from starting or going on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -120,12 +137,7 @@ pub enum Error {
     },
 
     /// Loss or gradient are no longer finite, or the loss has risen too far.
-    #[error(
-        "step {step}: {what}; {safe}: {} with a lower train.learning_rate (now {learning_rate:?}) or a smaller train.clip \
-         (now {clip}{}), or begin again with more train.warmup_steps",
-        if .safe.newest.is_some() { "go on from it" } else { "begin again" },
-        if *.clip == 0.0 { ", which is off" } else { "" }
-    )]
+    #[error("step {step}: {what}; {safe}: {}", remedies(*.safe, *.learning_rate, *.clip, *.lora_alpha))]
     Diverged {
         /// The step.
         step: usize,
@@ -137,6 +149,8 @@ pub enum Error {
         learning_rate: f64,
         /// `train.clip`
         clip: f64,
+        /// `lora.alpha`, where adapters are trained.
+        lora_alpha: Option<f64>,
     },
 
     /// Something could not be written while the run went on.
@@ -187,6 +201,17 @@ pub enum Error {
     NothingHeldOut {
         /// The first such depth; 1 is the next token.
         depth: usize,
+    },
+
+    /// A model that says nothing of the text.
+    #[error(
+        "the model's logits are not finite: its loss at depth {depth} is {loss}; its weights are damaged or training diverged"
+    )]
+    NotFinite {
+        /// The first such depth; 1 is the next token.
+        depth: usize,
+        /// The loss.
+        loss: f64,
     },
 
     /// Text of which no target stands for a byte.
@@ -277,4 +302,27 @@ pub enum Error {
     /// The heads.
     #[error(transparent)]
     Objective(#[from] objective::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_diverged_is_told_what_can_be_done() {
+        let told = |newest, lora_alpha| {
+            let (safe, what) = (Safe { newest }, "the loss is NaN".to_owned());
+            Error::Diverged { step: 3, what, safe, learning_rate: 0.5, clip: 0.0, lora_alpha }.to_string()
+        };
+        assert_eq!(
+            told(None, Some(64.0)),
+            "step 3: the loss is NaN; there is no checkpoint yet: begin again in another run.folder, or remove this one first, \
+             with a lower train.learning_rate (now 0.5) or a smaller train.clip (now 0, which is off), or more \
+             train.warmup_steps or a smaller lora.alpha (now 64.0)"
+        );
+        assert!(
+            told(Some(2), None).contains("the checkpoint of step 2 is whole: go on from it with a lower")
+        );
+        assert!(told(Some(2), None).ends_with("in another run.folder with more train.warmup_steps"));
+    }
 }

@@ -127,14 +127,18 @@ impl HeldOut {
     /// Loss and accuracy of every depth.
     ///
     /// # Errors
-    /// When tokens cannot be read from their file.
+    /// When tokens cannot be read from their file, or a loss is not finite.
     pub fn evaluate(
         &self,
         params: &Params,
         decoder: &Decoder,
         objective: &dyn Objective,
     ) -> Result<Evaluation> {
-        self.evaluate_with(params, decoder, objective, &mut Arena::default())
+        let evaluation = self.evaluate_with(params, decoder, objective, &mut Arena::default())?;
+        match evaluation.loss.iter().position(|loss| !loss.is_finite()) {
+            Some(index) => Err(Error::NotFinite { depth: index + 1, loss: evaluation.loss[index] }),
+            None => Ok(evaluation),
+        }
     }
 
     /// Loss and accuracy of the next token as `score` finds them: it gets the tokens of a document, or of the part of one that

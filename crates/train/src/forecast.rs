@@ -258,6 +258,7 @@ impl<'a> Trial<'a> {
                 safe: crate::error::Safe { newest: Some(self.state.step).filter(|&step| step > 0) },
                 learning_rate: self.config.train.learning_rate,
                 clip: self.config.train.clip,
+                lora_alpha: self.config.lora_alpha(),
             })?;
         }
         targets.iter_mut().for_each(|sum| *sum /= timed as f64);

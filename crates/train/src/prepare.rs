@@ -93,11 +93,14 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Res
     }
     let longest = text.held_out_documents.iter().map(|&index| text.held_out.length(index)).max();
     if longest.is_none_or(|longest| longest <= depths) {
+        let (key, what) = match config.data.held_out.is_empty() {
+            true => ("data.held_out_fraction", "holds out no document"),
+            false => ("data.held_out", "has no document"),
+        };
         let problem = format!(
-            "has no document of more than {depths} tokens, so that depth {depths} has nothing to predict: hold out \
-             longer documents"
+            "{what} of more than {depths} tokens, so that depth {depths} has nothing to predict: hold out longer documents"
         );
-        return Err(Error::Setting { key: "data.held_out".to_owned(), problem });
+        return Err(Error::Setting { key: key.to_owned(), problem });
     }
     let (documents, corpus) = (text.training_documents, text.training);
     let training = Loader::new(corpus, documents, batch, length, depths, config.run.seed)?;

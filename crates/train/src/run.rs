@@ -340,7 +340,8 @@ impl<'a> Run<'a> {
             }
         }
         let TrainSection { learning_rate, clip, .. } = self.config.train;
-        Error::Diverged { step, what, safe: Safe { newest: self.newest }, learning_rate, clip }
+        let (safe, lora_alpha) = (Safe { newest: self.newest }, self.config.lora_alpha());
+        Error::Diverged { step, what, safe, learning_rate, clip, lora_alpha }
     }
 
     /// Says of an error in writing what is left of the run.

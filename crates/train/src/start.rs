@@ -203,8 +203,10 @@ pub fn start(config: &RunConfig) -> Result<Start> {
         }
         Some(folder) => {
             if LoraSpec::is_in(&folder.join(checkpoint::ADAPTER))? {
-                let problem =
-                    format!("is {}, whose adapter must be merged first: sakiyomi merge", folder.display());
+                let folder = folder.display();
+                let problem = format!(
+                    "is {folder}, whose adapter must be merged first: sakiyomi merge {folder} --output {folder}-merged"
+                );
                 return setting("model.init", problem);
             }
             let mut params = read_trunk(folder, &decoder_config)?;

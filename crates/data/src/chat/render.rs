@@ -1,11 +1,14 @@
 //! Rendering a template in an environment like that of transformers.
 
+use std::io::{self, Write};
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::ChatTemplate;
-use super::python;
+use super::{bounds, python};
+use crate::documents::MOST_DOCUMENT_BYTES;
 
 const NAME: &str = "chat template";
 
@@ -41,7 +44,36 @@ pub(super) fn render(
     .into();
     context.extend(template.special_tokens.iter().map(|(name, token)| (&**name, Value::from(&**token))));
     let compiled = environment.get_template(NAME).map_err(|error| one_line(&error))?;
-    compiled.render(context).map_err(|error| one_line(&error))
+    let mut written = Bounded::default();
+    match compiled.render_captured_to(context, &mut written) {
+        Ok(_) => String::from_utf8(written.text).map_err(|error| error.to_string()),
+        Err(_) if written.is_full => Err(format!(
+            "the chat template writes more than {MOST_DOCUMENT_BYTES} bytes for one conversation: it repeats itself"
+        )),
+        Err(error) => Err(one_line(&error)),
+    }
+}
+
+/// Text that becomes no longer than a document may be, so that a template cannot fill the memory.
+#[derive(Default)]
+struct Bounded {
+    text: Vec<u8>,
+    is_full: bool,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.text.len() + bytes.len() > MOST_DOCUMENT_BYTES {
+            self.is_full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A JSON value as a template sees it, keys in their order.
@@ -88,9 +120,9 @@ fn environment<'a>(
     environment.add_function("strftime_now", move |format: String| -> Result<String, Error> {
         now(&format).map_err(|reason| Error::new(ErrorKind::InvalidOperation, reason))
     });
-    environment
-        .add_template_owned(NAME, without_generation_tags(source))
-        .map_err(|error| one_line(&error))?;
+    let source = without_generation_tags(source);
+    bounds::check(&source)?;
+    environment.add_template_owned(NAME, source).map_err(|error| one_line(&error))?;
     Ok(environment)
 }
 

@@ -65,6 +65,9 @@ fn what_cannot_be_learnt_from_is_refused_in_one_line() {
     };
     assert!(refusal(json!([{"role": "user", "content": "a"}])).contains("no answer"));
     assert!(refusal(json!([{"role": "assistant", "content": "a"}])).contains("begins with an answer"));
+    let system = json!({"role": "system", "content": "s"});
+    let first = refusal(json!([system, {"role": "assistant", "content": "a"}]));
+    assert!(first.contains("begins with an answer"), "{first}");
     assert!(refusal(json!([{"content": "a"}])).contains("message 1 has no role"));
     let (asked, answer) =
         (json!({"role": "user", "content": "a"}), json!({"role": "assistant", "content": "b"}));
@@ -76,6 +79,12 @@ fn what_cannot_be_learnt_from_is_refused_in_one_line() {
         let reason = refusal(json!([asked, answer, asked, silent]));
         assert!(reason.starts_with("message 4, an answer, is empty"), "{reason}");
     }
+    assert!(chatml().answers(&json!([asked, system, answer]), None).is_ok());
+    let silent =
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}".to_owned();
+    let silent = ChatTemplate::new(silent, BTreeMap::new()).unwrap();
+    let reason = silent.answers(&json!([asked, answer]), None).unwrap_err();
+    assert_eq!(reason, "the chat template leaves out what the assistant says: there is nothing to learn");
     let called = json!({"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]});
     assert!(chatml().answers(&json!([asked, called]), None).is_ok());
     assert!(refusal(json!("a")).contains("no list"));
@@ -93,6 +102,47 @@ fn what_cannot_be_learnt_from_is_refused_in_one_line() {
     assert!(changing.answers(&two, None).unwrap_err().contains("in another way"));
     let broken = ChatTemplate::new("{% for %}".to_owned(), BTreeMap::new()).unwrap_err().to_string();
     assert!(broken.starts_with("chat template: ") && !broken.contains('\n'), "{broken}");
+}
+
+/// Each of these chains, as long, is parsed link by link on the stack.
+#[test]
+fn chains_that_would_overflow_the_stack_are_refused() {
+    let reason = |source: String| ChatTemplate::new(source, BTreeMap::new()).unwrap_err().to_string();
+    let chains = [
+        format!("{{{{ x{} }}}}", ".a".repeat(100_000)),
+        format!("{{{{ 1{} }}}}", "+1".repeat(100_000)),
+        format!("{{{{ x{} }}}}", "|upper".repeat(100_000)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(100_000)),
+        format!("{{{{ {}1 }}}}", "-".repeat(100_000)),
+        format!("{{% set a = x{} %}}", "[0]".repeat(100_000)),
+        format!("{{% if {}x %}}{{% endif %}}", "a and ".repeat(100_000)),
+    ];
+    for chain in chains {
+        let reason = reason(chain);
+        assert!(reason.contains("words and signs: break it up"), "{reason}");
+    }
+    let branches = format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(100_000));
+    assert!(reason(branches).contains("100000 times elif"));
+    // Just within the bounds: these fit onto a stack.
+    for source in [
+        format!("{{{{ {}1 }}}}", "-".repeat(499)),
+        format!("{{{{ {}1 }}}}", "not ".repeat(499)),
+        format!("{{{{ 1{} }}}}", "+1".repeat(249)),
+        format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(500)),
+    ] {
+        ChatTemplate::new(source, BTreeMap::new()).unwrap();
+    }
+}
+
+#[test]
+fn what_is_rendered_is_no_longer_than_a_document() {
+    let endless = "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}".to_owned();
+    let template = ChatTemplate::new(endless, BTreeMap::new()).unwrap();
+    let reason = template.render(&json!([]), None, false).unwrap_err();
+    assert_eq!(
+        reason,
+        "the chat template writes more than 33554432 bytes for one conversation: it repeats itself"
+    );
 }
 
 #[test]

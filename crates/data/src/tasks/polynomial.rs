@@ -24,6 +24,9 @@ pub struct Polynomial {
 /// Larger fields are another task.
 const LARGEST_PRIME: usize = 97;
 
+/// Longer expressions are longer than contexts.
+const MOST_OPERATIONS: usize = 64;
+
 impl Polynomial {
     /// Checks the sizes.
     ///
@@ -31,17 +34,20 @@ impl Polynomial {
     /// If the field is none, or there is nothing to do.
     pub fn validate(&self) -> Result<()> {
         let prime = self.prime;
-        let is_prime =
-            prime >= 2 && (2..prime).take_while(|d| d * d <= prime).all(|d| !prime.is_multiple_of(d));
-        if !is_prime || prime > LARGEST_PRIME {
+        // The limit first: divisors of a number of 64 bits would be tried for minutes.
+        let is_prime = (2..=LARGEST_PRIME).contains(&prime)
+            && (2..prime).take_while(|d| d * d <= prime).all(|d| !prime.is_multiple_of(d));
+        if !is_prime {
             return Err(Error::Setting(format!("{prime} is no prime up to {LARGEST_PRIME}")));
         }
         if !(1..=16).contains(&self.terms) {
             return Err(Error::Setting(format!("{} coefficients: give 1 to 16", self.terms)));
         }
-        if self.least_operations > self.most_operations || !(1..=64).contains(&self.most_operations) {
+        if !(1..=self.most_operations).contains(&self.least_operations)
+            || self.most_operations > MOST_OPERATIONS
+        {
             return Err(Error::Setting(format!(
-                "{} to {} operations: give 1 to 64, the fewest first",
+                "{} to {} operations: give 1 to {MOST_OPERATIONS}, the fewest first",
                 self.least_operations, self.most_operations
             )));
         }
@@ -143,8 +149,13 @@ mod tests {
     fn sizes_that_cannot_be_are_refused() {
         SMALL.validate().unwrap();
         let refusal = |task: Polynomial| task.validate().unwrap_err().to_string();
-        assert!(refusal(Polynomial { prime: 9, ..SMALL }).contains("no prime"));
+        for prime in [0, 1, 9, 101, 18_446_744_073_709_551_557] {
+            assert!(refusal(Polynomial { prime, ..SMALL }).contains("no prime up to 97"));
+        }
         assert!(refusal(Polynomial { terms: 0, ..SMALL }).contains("coefficients"));
         assert!(refusal(Polynomial { least_operations: 4, ..SMALL }).contains("operations"));
+        assert!(
+            refusal(Polynomial { least_operations: 0, ..SMALL }).contains("0 to 3 operations: give 1 to 64")
+        );
     }
 }

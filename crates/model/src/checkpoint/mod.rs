@@ -20,7 +20,7 @@ pub use folder::{recover_folder, replace_folder, replace_folder_keeping};
 pub use header::{Entry, Header, parse_header};
 pub use index::parse_index;
 pub use link::present;
-pub use read::{NamedTensor, read_file_tensors, read_metadata, read_params};
+pub use read::{NamedTensor, read_file_tensors, read_finite_tensors, read_metadata, read_params};
 pub use write::{write_file, write_params, write_tensors};
 
 pub(crate) use header::read_header;

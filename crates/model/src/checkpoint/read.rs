@@ -130,13 +130,22 @@ pub(crate) fn stored_names(folder: &Path) -> Result<Vec<String>> {
 
 /// Reads every tensor of one file, in the order of their data.
 pub fn read_file_tensors(file: &Path) -> Result<Vec<NamedTensor>> {
+    read_all(file, WeightFile::read)
+}
+
+/// As [`read_file_tensors`]; values that are not finite are refused with the name of their tensor.
+pub fn read_finite_tensors(file: &Path) -> Result<Vec<NamedTensor>> {
+    read_all(file, WeightFile::read_finite)
+}
+
+fn read_all(file: &Path, read: fn(&mut WeightFile, &Entry) -> Result<Vec<f32>>) -> Result<Vec<NamedTensor>> {
     let mut file = WeightFile::open(file.to_owned())?;
     let entries = std::mem::take(&mut file.tensors);
     entries
         .into_iter()
         .map(|entry| {
             file.check(&entry, &entry.shape)?;
-            let data = file.read(&entry)?;
+            let data = read(&mut file, &entry)?;
             Ok(NamedTensor { name: entry.name, shape: entry.shape, data })
         })
         .collect()

@@ -2,7 +2,8 @@
 //!
 //! `packed.safetensors` holds each group of linear maps under the name of its first map's weight: `NAME.packed` and
 //! `NAME.scales` are bytes in the order in which the kernels read them, the same on every machine, `NAME.bias` the biases of the
-//! group. Norms' gains, as they are multiplied, and embeddings stand under their own names.
+//! group. Norms' gains, as they are multiplied, and embeddings stand under their own names. `checksums` holds a CRC-32C of each of
+//! these, in the order of their names: of packed weights nothing else would show that they were damaged.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -66,7 +67,13 @@ pub fn write_packed(weights: &EngineWeights, decoder: &Decoder, params: &Params,
         let view = TensorView::new(dtype, shape, data).map_err(|error| unwritable(name, error))?;
         Ok((name.as_str(), view))
     });
-    let views = views.collect::<Result<Vec<_>>>()?;
+    let mut views = views.collect::<Result<Vec<_>>>()?;
+    let mut sums: Vec<(&str, u32)> =
+        views.iter().map(|(name, view)| (*name, crc32c::crc32c(view.data()))).collect();
+    sums.sort_unstable();
+    let sums: Vec<u8> = sums.into_iter().flat_map(|(_, sum)| sum.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::U8, vec![sums.len()], &sums);
+    views.push((CHECKSUMS, view.map_err(|error| unwritable(CHECKSUMS, error))?));
     let metadata = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), file).map_err(|error| unwritable("weights", error))
 }
@@ -76,7 +83,7 @@ pub fn write_packed(weights: &EngineWeights, decoder: &Decoder, params: &Params,
 ///
 /// # Errors
 ///
-/// Names the tensor that is missing, of another size, or not finite.
+/// Names the tensor that is missing, of another size, damaged, or not finite.
 pub fn read_packed(
     weight_type: WeightType,
     decoder: &Decoder,
@@ -91,7 +98,8 @@ pub fn read_packed(
         return Err(Error::DamagedFile { file: file.to_owned(), reason });
     }
     let entries = header.tensors.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
-    let mut reader = Reader { file, stream, entries };
+    let mut reader = Reader { file, stream, entries, sums: HashMap::new() };
+    reader.read_sums()?;
     let mut weights = EngineWeights::empty(weight_type);
     for part in parts(decoder) {
         match part {
@@ -130,6 +138,12 @@ pub fn read_packed(
 /// Changes when the order of bytes or the meaning of a scale does.
 const FORMAT: &str = "sakiyomi-packed-1";
 
+/// Name of the tensor of checksums. Files of the first versions have none.
+const CHECKSUMS: &str = "checksums";
+
+/// Bytes that are read at once and summed while they are in the cache.
+const PIECE_BYTES: usize = 1 << 18;
+
 fn bytes_of(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
@@ -139,9 +153,23 @@ struct Reader<'a> {
     file: &'a Path,
     stream: File,
     entries: HashMap<String, Entry>,
+    /// Checksums by the names of the tensors.
+    sums: HashMap<String, u32>,
 }
 
 impl Reader<'_> {
+    fn read_sums(&mut self) -> Result<()> {
+        if !self.entries.contains_key(CHECKSUMS) {
+            return Ok(());
+        }
+        let mut names: Vec<String> = self.entries.keys().filter(|name| *name != CHECKSUMS).cloned().collect();
+        names.sort_unstable();
+        let mut sums = vec![[0; 4]; names.len()];
+        self.read(CHECKSUMS, Dtype::U8, sums.as_flattened_mut())?;
+        self.sums = names.into_iter().zip(sums.into_iter().map(u32::from_le_bytes)).collect();
+        Ok(())
+    }
+
     /// Fills `bytes` with the tensor's.
     fn bytes(&mut self, name: &str, bytes: &mut [u8]) -> Result<()> {
         self.read(name, Dtype::U8, bytes)
@@ -179,7 +207,19 @@ impl Reader<'_> {
             });
         }
         self.stream.seek(SeekFrom::Start(entry.start))?;
-        Ok(self.stream.read_exact(bytes)?)
+        let mut sum = 0;
+        for piece in bytes.chunks_mut(PIECE_BYTES) {
+            self.stream.read_exact(piece)?;
+            sum = crc32c::crc32c_append(sum, piece);
+        }
+        match self.sums.get(name).is_none_or(|written| *written == sum) {
+            true => Ok(()),
+            false => Err(Error::DamagedTensor {
+                file: self.file.to_owned(),
+                tensor: name.to_owned(),
+                reason: "its checksum is not the one that it was written with".to_owned(),
+            }),
+        }
     }
 
     fn finite(&self, name: &str, values: Vec<f32>) -> Result<Vec<f32>> {
@@ -192,5 +232,56 @@ impl Reader<'_> {
                 place,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::SafeTensors;
+
+    use super::*;
+    use crate::DecoderConfig;
+
+    fn model() -> (Decoder, Params) {
+        let config = DecoderConfig { layers: 1, ..crate::presets::preset("1M", 16).unwrap() };
+        Decoder::initialise(&config, 1).unwrap()
+    }
+
+    #[test]
+    fn a_byte_that_changed_is_noticed_in_every_tensor() {
+        let (folder, (decoder, params)) = (tempfile::tempdir().unwrap(), model());
+        let file = folder.path().join(PACKED_FILE);
+        let weights = EngineWeights::new_as(WeightType::Int8, &decoder, &params);
+        write_packed(&weights, &decoder, &params, &file).unwrap();
+        read_packed(WeightType::Int8, &decoder, &params, &file).unwrap();
+        let whole = fs_err::read(&file).unwrap();
+        let mut stream = File::open(&file).unwrap();
+        let header = read_header(&mut stream, whole.len() as u64, &file).unwrap();
+        assert!(header.tensors.len() > 10);
+        for entry in header.tensors {
+            let mut damaged = whole.clone();
+            damaged[(entry.start + entry.bytes / 2) as usize] ^= 1;
+            fs_err::write(&file, damaged).unwrap();
+            let refusal = read_packed(WeightType::Int8, &decoder, &params, &file).err().unwrap().to_string();
+            assert!(
+                refusal.contains("packed.safetensors: tensor ") && refusal.contains("checksum"),
+                "{refusal}"
+            );
+            assert!(entry.name == CHECKSUMS || refusal.contains(&entry.name), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_an_older_version_has_no_checksums_and_is_read() {
+        let (folder, (decoder, params)) = (tempfile::tempdir().unwrap(), model());
+        let file = folder.path().join(PACKED_FILE);
+        let weights = EngineWeights::new_as(WeightType::Int4, &decoder, &params);
+        write_packed(&weights, &decoder, &params, &file).unwrap();
+        let whole = fs_err::read(&file).unwrap();
+        let tensors = SafeTensors::deserialize(&whole).unwrap();
+        let older = tensors.tensors().into_iter().filter(|(name, _)| name != CHECKSUMS);
+        let metadata = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
+        safetensors::serialize_to_file(older, Some(metadata), &file).unwrap();
+        read_packed(WeightType::Int4, &decoder, &params, &file).unwrap();
     }
 }

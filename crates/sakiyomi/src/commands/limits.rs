@@ -5,6 +5,9 @@ use std::ops::RangeInclusive;
 /// Times that something is measured.
 pub const REPEATS: RangeInclusive<usize> = 1..=10_000;
 
+/// Ids of a vocabulary whose tokens mean nothing: two can be told apart, and no published one is larger.
+pub const VOCABULARIES: RangeInclusive<usize> = 2..=1 << 20;
+
 /// Refuses a `count` that is not in `range`; `flag` named it.
 ///
 /// # Errors

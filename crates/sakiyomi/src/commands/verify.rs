@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::checkpoint::Loaded;
 use super::limits::within;
-use crate::arguments::Verify;
+use crate::arguments::{DraftSource, Verify};
 use crate::failure::Verdict;
 use crate::output::Output;
 use crate::progress::Counter;
@@ -31,6 +31,10 @@ const MOST_DRAWS: usize = 10_000_000;
 
 pub fn run(arguments: &Verify, threads: usize, output: Output) -> anyhow::Result<Verdict> {
     within("--draws", arguments.draws, 0..=MOST_DRAWS)?;
+    anyhow::ensure!(
+        arguments.draft != DraftSource::None,
+        "--draft none: without drafts there is nothing to compare; leave it out, or name what drafts"
+    );
     let loaded = Loaded::read_as(&arguments.packing, &arguments.checkpoint, threads)?.with_exit(
         arguments.draft,
         &arguments.exit,

@@ -141,6 +141,28 @@ fn counts_that_nobody_waits_for_are_refused_at_once() {
     place.refuses(&["bench", "decode", CHECKPOINT, "--repeats", many], &["--repeats", "give 1 to 10000"]);
     place.refuses(&["bench", "step", "--steps", many], &["--steps", "give 1 to 100000"]);
     place.refuses(&["bench", CHECKPOINT, "--repeats", "0"], &["--repeats 0"]);
+    let random = ["bench", "decode", "--random", "1M", "--repeats", "1", "--rows", "1"];
+    let refuses = |more: &[&str], words: &[&str]| place.refuses(&[&random[..], more].concat(), words);
+    for vocabulary in ["0", "1", "1048577", many, "18446744073709551615"] {
+        refuses(&["--vocab", vocabulary], &["--vocab", "give 2 to 1048576"]);
+    }
+    for context in [many, "18446744073709551615"] {
+        refuses(&["--context", context], &["--context", "give 1 to 16777216"]);
+    }
+}
+
+#[test]
+fn an_acceptance_that_no_draft_gives_is_refused_before_anything_is_measured() {
+    let place = Place::trained(&[]);
+    let refuses = |acceptance: &str, words: &[&str]| {
+        let arguments = ["bench", "decode", CHECKPOINT, "--context", "16", "--force-acceptance", acceptance];
+        let told = stderr(&place.run(&arguments));
+        assert!(!told.contains("measuring"), "{told}");
+        place.refuses(&arguments, words);
+    };
+    for acceptance in ["0", "4.5", "nan"] {
+        refuses(acceptance, &["--force-acceptance", "1 to 4 tokens"]);
+    }
 }
 
 #[test]
@@ -275,6 +297,18 @@ fn settings_that_another_makes_meaningless_are_refused() {
     place.write("lines.txt", "1+1 is 2\n");
     let answers = ["eval", CHECKPOINT, "--data", "lines.txt", "--task", "exact-match"];
     place.refuses(&answers, &["lines.txt:1", "\"=\"", "(--prompt-end)"]);
+    let long = format!("a=b\n{}=3\n", "word ".repeat(60));
+    place.write("long.txt", long);
+    let long = ["eval", CHECKPOINT, "--data", "long.txt", "--task", "exact-match"];
+    place.refuses(
+        &long,
+        &["long.txt:2: the prompt has 302 tokens", "context is 128: shorten it to at most 127"],
+    );
+    assert!(!stderr(&place.run(&long)).contains("word word"));
+    place.refuses(
+        &["verify", CHECKPOINT, "--draft", "none"],
+        &["--draft none: without drafts there is nothing"],
+    );
     let told = stderr(&place.run(&training(&["run.folder=short", "train.warmup_steps=50"])));
     assert!(told.contains("train.warmup_steps is 50 and the run has 4 steps"), "{told}");
     let full = ["generate", CHECKPOINT, "--prompt", "a", "--ignore-end"];

@@ -151,6 +151,9 @@ fn images_are_learnt_down_and_to_the_right() {
     assert_eq!((drawn["classes"].as_u64(), drawn["samples"].as_u64()), (Some(3), Some(2)), "{drawn}");
     assert!(place.read("sheet.png").starts_with(b"\x89PNG"));
     place.refuses(&drawing, &["sheet.png exists"]);
+    let nowhere =
+        ["generate", CHECKPOINT, "--grid-sheet", "no/sheet.png", "--side", "4", "--temperature", "1"];
+    place.refuses(&nowhere, &["--grid-sheet no/sheet.png: there is no folder no"]);
     let wide = [&on_grid[..], &["objective.d_max=5", "run.folder=wide"]].concat();
     place.refuses(&training(&wide), &["objective.grid_width", "2 to 4"]);
 }

@@ -75,6 +75,23 @@ fn the_loss_of_the_decoding_kernels_is_that_of_the_training_kernels() {
     }
 }
 
+/// Weights that are each finite, with products that are not.
+#[test]
+fn a_model_without_finite_logits_is_not_evaluated() {
+    let place = Place::trained(&[]);
+    let file = format!("{CHECKPOINT}/model.safetensors");
+    let mut bytes = place.read(&file);
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].chunks_mut(4).for_each(|value| value.copy_from_slice(&1e18_f32.to_le_bytes()));
+    place.write(&file, &bytes);
+    // The heads belong to the model as it was.
+    place.remove(&format!("{CHECKPOINT}/mtp.json"));
+    let words = ["logits are not finite"];
+    place.refuses(&["generate", CHECKPOINT, "--prompt", "the"], &words);
+    place.refuses(&["eval", CHECKPOINT, "--data", "text.jsonl"], &words);
+    place.refuses(&["eval", CHECKPOINT, "--data", "text.jsonl", "--json"], &words);
+}
+
 #[test]
 fn packed_folders_are_refused_where_they_cannot_be_used() {
     let place = Place::trained(&[]);

@@ -1,7 +1,12 @@
 //! Settings that are each of the right kind but cannot work, alone or together.
 
+use model::lora::HIGHEST_RANK;
+use objective::JointWindows;
+
 use super::read::steps_of_tokens;
-use super::{DataSection, ExamplesKind, ObjectiveKind, RunConfig, TrainMode, TrainSection, WatchSection};
+use super::{
+    DataSection, ExamplesKind, LoraSection, ObjectiveKind, RunConfig, TrainMode, TrainSection, WatchSection,
+};
 use crate::error::{Error, Result};
 
 /// More threads than this are a typing error.
@@ -34,7 +39,7 @@ impl RunConfig {
         }
         self.watch.validate()?;
         if self.train.mode == TrainMode::Lora {
-            self.lora.spec().validate()?;
+            self.lora.validate()?;
         }
         if self.checkpoint.keep_last == 0 {
             return refuse(
@@ -91,11 +96,13 @@ impl RunConfig {
                     "is \"registers\", which has no heads: choose train.mode \"full\" or \"pretrain\"";
                 return refuse("objective.kind", problem);
             }
+            self.validate_registers()?;
         }
-        if objective.kind == ObjectiveKind::Joint
-            && let Err(objective::Error::Setting { setting, problem }) = objective.joint().validate()
-        {
-            return refuse(&format!("objective.{setting}"), problem);
+        if objective.kind == ObjectiveKind::Joint {
+            if let Err(objective::Error::Setting { setting, problem }) = objective.joint().validate() {
+                return refuse(&format!("objective.{setting}"), problem);
+            }
+            self.validate_joint()?;
         }
         if self.train.mode == TrainMode::Heads {
             if objective.kind == ObjectiveKind::NextToken {
@@ -143,11 +150,57 @@ impl RunConfig {
                 );
                 return refuse("objective.weights", problem);
             }
-            if weights.iter().all(|&weight| weight == 0.0) {
-                return refuse("objective.weights", "are all 0, so there is nothing to learn");
-            }
+            self.refuse_no_weight()?;
         }
         Ok(())
+    }
+
+    /// Refuses settings of registers that leave none, and those that only heads have.
+    fn validate_registers(&self) -> Result<()> {
+        let (objective, length) = (&self.objective, self.train.length as f64);
+        if objective.registers == 0 && (objective.density * length).round() == 0.0 {
+            let problem = format!(
+                "is {:?}, and of the {} tokens of a row (train.length) none would have a register: give at least {:?}, or \
+                 objective.registers",
+                objective.density,
+                self.train.length,
+                0.5 / length
+            );
+            return refuse("objective.density", problem);
+        }
+        let of_heads = [
+            ("objective.weights", !objective.weights.is_empty()),
+            ("objective.windows", objective.windows != JointWindows::default()),
+            ("objective.distill", objective.distill != 0.0),
+        ];
+        match of_heads.iter().find(|(_, set)| *set) {
+            Some((key, _)) => refuse(key, "is for heads: with objective.kind \"registers\" leave it out"),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses settings under which joint heads learn nothing, and those that only other heads have.
+    fn validate_joint(&self) -> Result<()> {
+        self.refuse_no_weight()?;
+        if self.objective.match_parameters {
+            let problem =
+                "is for objective.kind \"heads\": with \"joint\" leave it out, and give fewer layers";
+            return refuse("objective.match_parameters", problem);
+        }
+        if self.objective.windows == JointWindows::First && self.data.examples != ExamplesKind::Text {
+            let problem = "is \"first\", and unless data.examples is \"text\" the first window lies in the prompt, of which nothing \
+                           is learnt: take \"all\"";
+            return refuse("objective.windows", problem);
+        }
+        Ok(())
+    }
+
+    fn refuse_no_weight(&self) -> Result<()> {
+        let weights = &self.objective.weights;
+        match !weights.is_empty() && weights.iter().all(|&weight| weight == 0.0) {
+            true => refuse("objective.weights", "are all 0, so there is nothing to learn"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -246,6 +299,23 @@ impl TrainSection {
     }
 }
 
+impl LoraSection {
+    fn validate(&self) -> Result<()> {
+        let Self { rank, alpha, dropout, .. } = *self;
+        if !(1..=HIGHEST_RANK).contains(&rank) {
+            return refuse("lora.rank", format!("is {rank}: give 1 to {HIGHEST_RANK}"));
+        }
+        // As single precision holds it.
+        if !(alpha as f32 > 0.0 && (alpha as f32).is_finite()) {
+            return refuse("lora.alpha", format!("is {alpha:?}: give a number above 0, such as 16.0"));
+        }
+        if !(0.0..1.0).contains(&dropout) {
+            return refuse("lora.dropout", format!("is {dropout:?}: give 0 or more, and less than 1"));
+        }
+        Ok(())
+    }
+}
+
 impl WatchSection {
     fn validate(&self) -> Result<()> {
         let factor = self.loss_factor;
@@ -315,6 +385,43 @@ mod tests {
         assert!(refusal(&["train.cache_states=true"]).contains("only with train.mode"));
         assert!(refusal(&["objective.weights=[1, 2]"]).contains("2 values for 4 heads"));
         assert!(refusal(&["objective.weights=[0, 0, 0, 0]"]).contains("nothing to learn"));
+        assert!(
+            refusal(&["objective.kind=joint", "objective.weights=[0, 0, 0, 0]"]).contains("nothing to learn")
+        );
+        let joint = ["objective.kind=joint", "objective.match_parameters=true"];
+        assert!(refusal(&joint).starts_with("objective.match_parameters is for objective.kind \"heads\""));
+        for examples in ["prompts", "messages"] {
+            let examples = format!("data.examples={examples}");
+            let first = refusal(&["objective.kind=joint", "objective.windows=first", &examples]);
+            assert!(
+                first.starts_with("objective.windows is \"first\"") && first.contains("lies in the prompt"),
+                "{first}"
+            );
+        }
+        let registers = |setting: &str| refusal(&["objective.kind=registers", setting]);
+        for setting in ["objective.weights=[1, 0]", "objective.windows=first", "objective.distill=0.5"] {
+            let refused = registers(setting);
+            assert!(refused.starts_with(setting.split_once('=').unwrap().0), "{refused}");
+            assert!(
+                refused.ends_with("is for heads: with objective.kind \"registers\" leave it out"),
+                "{refused}"
+            );
+        }
+        assert_eq!(registers("objective.d_min=300"), "objective.d_min is 300: give 1 to 256");
+        let density = registers("objective.density=1e-30");
+        assert!(
+            density.starts_with("objective.density is 1e-30, and of the 256 tokens of a row"),
+            "{density}"
+        );
+        assert!(density.contains("give at least 0.001953125, or"), "{density}");
+        for (setting, told) in [
+            ("lora.rank=0", "lora.rank is 0: give 1 to 4096"),
+            ("lora.alpha=1e300", "lora.alpha is 1e300: give a number above 0, such as 16.0"),
+            ("lora.alpha=nan", "lora.alpha is NaN: give a number above 0, such as 16.0"),
+            ("lora.dropout=1.5", "lora.dropout is 1.5: give 0 or more, and less than 1"),
+        ] {
+            assert_eq!(refusal(&["model.init=a", "train.mode=lora", setting]), told);
+        }
         assert!(refusal(&["checkpoint.keep_last=0"]).starts_with("checkpoint.keep_last is 0"));
         assert!(refusal(&["watch.loss_factor=0.5"]).starts_with("watch.loss_factor is 0.5"));
         assert!(refusal(&["watch.loss_factor=nan"]).starts_with("watch.loss_factor is"));

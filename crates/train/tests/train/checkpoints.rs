@@ -141,6 +141,22 @@ fn head_tensors_are_checked_by_name() {
 }
 
 #[test]
+fn heads_that_are_not_finite_are_refused_by_name() {
+    let (_temporary, folder) = saved();
+    let file = folder.join("mtp.safetensors");
+    let mut tensors = model::checkpoint::read_file_tensors(&file).unwrap();
+    for value in [f32::NAN, f32::INFINITY] {
+        tensors[1].data[3] = value;
+        let entries: Vec<_> =
+            tensors.iter().map(|tensor| (&*tensor.name, &*tensor.shape, &*tensor.data)).collect();
+        model::checkpoint::write_tensors(&file, &entries, &[]).unwrap();
+        let message = refusal(&folder);
+        let expected = format!("mtp.safetensors: tensor {} holds {value} at index 3", tensors[1].name);
+        assert!(message.contains(&expected), "{message}");
+    }
+}
+
+#[test]
 fn damaged_and_foreign_descriptions_are_refused() {
     let (_temporary, folder) = saved();
     let file = folder.join("mtp.json");

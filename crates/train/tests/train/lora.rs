@@ -164,8 +164,10 @@ fn a_run_trains_adapters_alone_and_merges() {
     let mut other = Checkpoint { decoder, params, objective: heads.unwrap().into(), ..again };
     other.lora = None;
     assert!(other.adapt(&adapter).unwrap_err().to_string().contains("adapter: "));
-    config.model.init = Some(outcome.last);
+    config.model.init = Some(outcome.last.clone());
     config.run.folder = folder.path().join("on-top");
     let refusal = train(&config, false, &mut ()).unwrap_err().to_string();
-    assert!(refusal.contains("must be merged first"), "{refusal}");
+    let folder = outcome.last.display();
+    let merging = format!("must be merged first: sakiyomi merge {folder} --output {folder}-merged");
+    assert!(refusal.ends_with(&merging), "{refusal}");
 }

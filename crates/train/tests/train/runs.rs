@@ -243,10 +243,17 @@ fn text_that_is_too_short_is_refused_before_a_folder_is_made() {
     let mut config = config(folder.path());
     config.data.train = vec![folder.path().join("short.txt")];
     fs_err::write(&config.data.train[0], "ab").unwrap();
-    assert!(train(&config, false, &mut ()).is_err());
+    config.objective.n = 4;
+    let message = train(&config, false, &mut ()).unwrap_err().to_string();
+    assert!(message.contains("give at least 2; a .txt file of several needs a separator"), "{message}");
+    let short = folder.path().join("short.jsonl");
+    fs_err::write(&short, "{\"text\": \"a\"}\n".repeat(3)).unwrap();
+    let before = std::mem::replace(&mut config.data.train, vec![short]);
+    let message = train(&config, false, &mut ()).unwrap_err().to_string();
+    config.data.train = before;
+    assert!(message.starts_with("data.held_out_fraction holds out no document of more than"), "{message}");
     config.data.held_out = config.data.train.clone();
     config.data.train = vec![folder.path().join("text.txt")];
-    config.objective.n = 4;
     let message = train(&config, false, &mut ()).unwrap_err().to_string();
     assert!(message.contains("data.held_out has no document of more than 4 tokens"), "{message}");
     // Documents that are long enough come after the batches that are looked at.

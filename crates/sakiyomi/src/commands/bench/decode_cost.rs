@@ -1,6 +1,7 @@
 //! `sakiyomi bench decode`: what one run of a model costs by its number of rows, beside the speed of memory.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ use serde::Serialize;
 use tensor::Params;
 
 use super::super::checkpoint::Loaded;
-use super::super::limits::{REPEATS, within};
+use super::super::limits::{REPEATS, VOCABULARIES, within};
 use crate::arguments::BenchDecode;
 use crate::failure::Verdict;
 use crate::flags::told_as_typed;
@@ -26,6 +27,9 @@ use crate::output::Output;
 /// Bytes of the bandwidth probe beside the figures.
 const PROBE_BYTES: usize = 256 << 20;
 const PROBES: usize = 3;
+
+/// Tokens before the rows: no published model has a longer context.
+const CONTEXTS: RangeInclusive<usize> = 1..=1 << 24;
 
 /// Most rows of one run.
 const MOST_ROWS: usize = 256;
@@ -68,12 +72,15 @@ struct Forced {
 }
 
 pub fn run(arguments: &BenchDecode, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    anyhow::ensure!(arguments.context > 0, "--context 0: give at least 1");
+    within("--context", arguments.context, CONTEXTS)?;
     within("--repeats", arguments.repeats, REPEATS)?;
     anyhow::ensure!(
         arguments.rows.iter().all(|rows| (1..=MOST_ROWS).contains(rows)),
         "--rows: give numbers from 1 to {MOST_ROWS}"
     );
+    if let Some(vocabulary) = arguments.vocab {
+        within("--vocab", vocabulary, VOCABULARIES)?;
+    }
     let positions = positions(arguments);
     let costs = match (&arguments.random, &arguments.model) {
         (Some(preset), _) => {
@@ -108,6 +115,7 @@ fn measure(
     model: String,
     output: Output,
 ) -> anyhow::Result<Costs> {
+    check_forced(arguments, target.longest_draft())?;
     let (positions, capacity) = (positions(arguments), target.capacity());
     anyhow::ensure!(
         capacity >= positions,
@@ -167,6 +175,18 @@ fn measure(
     })
 }
 
+/// Refuses an acceptance that the model's drafts cannot give, before minutes go into measuring the rest.
+fn check_forced(arguments: &BenchDecode, longest_draft: usize) -> anyhow::Result<()> {
+    let Some(tokens) = arguments.force_acceptance else { return Ok(()) };
+    anyhow::ensure!(longest_draft > 0, "--force-acceptance: this model has no heads; give --heads");
+    let most = longest_draft + 1;
+    anyhow::ensure!(
+        (1.0..=most as f64).contains(&tokens),
+        "--force-acceptance {tokens}: a forward of this model gives 1 to {most} tokens"
+    );
+    Ok(())
+}
+
 /// Plain decoding and decoding with the longest drafts, in turn.
 fn measure_forced(
     target: &mut Target,
@@ -175,7 +195,6 @@ fn measure_forced(
     repeats: usize,
 ) -> anyhow::Result<Forced> {
     let draft_length = target.longest_draft();
-    anyhow::ensure!(draft_length > 0, "--force-acceptance: this model has no heads; give --heads");
     let (mut plain, mut drafted) = (decode::Statistics::default(), decode::Statistics::default());
     for repeat in 0..=repeats.div_ceil(4) {
         let one = forced(target, context, FORCED_TOKENS, 0, 1.0)?;
@@ -247,6 +266,27 @@ impl Costs {
     }
 }
 
+/// Refuses a model and a context that cannot be held at once by a machine of `memory` bytes: a cache that cannot be allocated
+/// would end the program without a word of what to change.
+fn check_memory(arguments: &BenchDecode, config: &DecoderConfig, memory: Option<u64>) -> anyhow::Result<()> {
+    let Some(memory) = memory else { return Ok(()) };
+    let weights = config.parameters().saturating_mul(size_of::<f32>() as u64);
+    let values = 2 * config.layers * config.kv_heads * config.head_dim;
+    let position = (values * arguments.packing.cache.bytes()) as u64;
+    let cache = position.saturating_mul(config.context as u64);
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    anyhow::ensure!(
+        weights.saturating_add(cache) <= memory,
+        "--context {}: the model's weights take {:.1} GB and its keys and values {:.1} GB, and the machine has {:.1} GB of memory; \
+         give a shorter context or a smaller model",
+        arguments.context,
+        gigabytes(weights),
+        gigabytes(cache),
+        gigabytes(memory)
+    );
+    Ok(())
+}
+
 /// A model of a preset's size whose weights mean nothing.
 struct Random {
     decoder: Decoder,
@@ -269,6 +309,7 @@ impl Random {
         };
         // The context only bounds positions.
         config.context = config.context.max(positions(arguments));
+        check_memory(arguments, &config, train::memory::machine())?;
         let spec = HeadsSpec {
             n: arguments.heads,
             kind: HeadKind::Linear,
@@ -328,4 +369,29 @@ fn random_params(config: &DecoderConfig, of_heads: Vec<(String, Vec<usize>)>) ->
         params.add(name, &shape, values);
     }
     params
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::arguments::{Arguments, BenchPart, Verb};
+
+    #[test]
+    fn what_the_machine_cannot_hold_is_refused() {
+        let typed = ["sakiyomi", "bench", "decode", "--random", "llama-1b", "--context", "1000000"];
+        let Verb::Bench(bench) = Arguments::parse_from(typed).verb else { panic!("another verb") };
+        let Some(BenchPart::Decode(arguments)) = bench.part else { panic!("another part") };
+        let config = model::presets::preset("llama-1b", 32_000).unwrap();
+        let config = DecoderConfig { context: 1_000_000, ..config };
+        let refusal = check_memory(&arguments, &config, Some(16_000_000_000)).unwrap_err().to_string();
+        assert_eq!(
+            refusal,
+            "--context 1000000: the model's weights take 4.4 GB and its keys and values 45.1 GB, and the machine has 16.0 GB of \
+             memory; give a shorter context or a smaller model"
+        );
+        assert!(check_memory(&arguments, &config, Some(64_000_000_000)).is_ok());
+        assert!(check_memory(&arguments, &config, None).is_ok());
+    }
 }

@@ -14,7 +14,7 @@ use train::config::{DecaySetting, Dtype, TrainSection};
 use train::step::Stepper;
 use train::{memory, processor};
 
-use super::super::limits::within;
+use super::super::limits::{VOCABULARIES, within};
 use super::super::machine;
 use crate::arguments::BenchStep;
 use crate::failure::Verdict;
@@ -64,9 +64,6 @@ struct Measured {
     read_gb_per_s: f64,
 }
 
-/// Ids of a vocabulary: tokens are drawn, and no published one is larger.
-const VOCABULARIES: RangeInclusive<usize> = 2..=1 << 20;
-
 /// A day.
 const MOST_SECONDS: f64 = 86_400.0;
 
@@ -77,11 +74,7 @@ const STEPS: RangeInclusive<usize> = 1..=100_000;
 const PROBE_BYTES: usize = 64 << 20;
 
 pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Result<Verdict> {
-    anyhow::ensure!(
-        VOCABULARIES.contains(&arguments.vocab),
-        "--vocab {}: give 2 to 1048576",
-        arguments.vocab
-    );
+    within("--vocab", arguments.vocab, VOCABULARIES)?;
     anyhow::ensure!(
         (0.0..=MOST_SECONDS).contains(&arguments.seconds),
         "--seconds {}: give 0 to {MOST_SECONDS}",

@@ -92,7 +92,8 @@ pub fn continuations(
     let written = continuations_file(&arguments.output, &loaded, &prompts, decoding, &interrupt, output)?;
     let finished = written.continuations == prompts.len();
     let told = Told { file, finished, continuations: written.continuations, tokens: written.tokens };
-    output.result(&told, || told.text(&arguments.checkpoint))?;
+    let packed = model::checkpoint::packed_weights(&arguments.checkpoint)?.is_some();
+    output.result(&told, || told.text(&arguments.checkpoint, packed))?;
     Ok(Verdict::Done)
 }
 
@@ -115,16 +116,40 @@ fn cut_prompts(
 }
 
 impl Told {
-    fn text(&self, checkpoint: &Path) -> String {
+    /// Heads are not trained on weights that are `packed`, but on those that they were made of.
+    fn text(&self, checkpoint: &Path, packed: bool) -> String {
         let stopped = if self.finished { "" } else { " (stopped early)" };
+        let (init, where_from) = match packed {
+            true => {
+                ("CHECKPOINT".to_owned(), format!(" (CHECKPOINT: what {} was made of)", checkpoint.display()))
+            }
+            false => (checkpoint.display().to_string(), String::new()),
+        };
         format!(
-            "wrote {}: {} continuations, {} new tokens{stopped}; to train heads on it, with the model frozen:\n  \
+            "wrote {}: {} continuations, {} new tokens{stopped}; to train heads on it, with the model frozen{where_from}:\n  \
              sakiyomi train run.toml run.folder=heads {} train.mode=heads {}",
             self.file,
             self.continuations,
             self.tokens,
-            quoted(&format!("model.init={}", checkpoint.display())),
+            quoted(&format!("model.init={init}")),
             quoted(&format!("data.train={}", self.file))
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_trained_on_what_packed_weights_were_made_of() {
+        let told = Told { file: "own.jsonl".to_owned(), finished: true, continuations: 2, tokens: 9 };
+        assert!(
+            told.text(Path::new("model"), false)
+                .contains("run.folder=heads model.init=model train.mode=heads")
+        );
+        let packed = told.text(Path::new("packed"), true);
+        assert!(packed.contains("(CHECKPOINT: what packed was made of):"), "{packed}");
+        assert!(packed.contains("run.folder=heads model.init=CHECKPOINT train.mode=heads"), "{packed}");
     }
 }

@@ -143,10 +143,14 @@ fn lines(examples: &[Example]) -> String {
 impl Generated {
     fn text(&self) -> String {
         let typed = |key: &str, folder: &str, file: &str| quoted(&format!("data.{key}={folder}{file}"));
+        // The word alone is the vocabulary of bytes.
+        let folder_of_tokenizer =
+            |folder: &String| if folder == "bytes" { "./bytes".to_owned() } else { folder.clone() };
         let tokenizer = self
             .tokenizer
             .as_ref()
-            .map_or(String::new(), |folder| format!(" {}", typed("tokenizer", folder, "")));
+            .map(folder_of_tokenizer)
+            .map_or(String::new(), |folder| format!(" {}", typed("tokenizer", &folder, "")));
         let Self { training, test, first, folder, .. } = self;
         if !self.written {
             return format!(
@@ -160,5 +164,21 @@ impl Generated {
             typed("train", folder, "/train.txt"),
             typed("held_out", folder, "/test.txt")
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_named_bytes_is_not_the_vocabulary_of_bytes() {
+        let text = |folder: &str| {
+            let (folder, tokenizer) = (folder.to_owned(), Some(folder.to_owned()));
+            Generated { folder, written: true, training: 2, test: 1, first: "1=2".to_owned(), tokenizer }
+                .text()
+        };
+        assert!(text("bytes").ends_with("data.held_out=bytes/test.txt data.tokenizer=./bytes"));
+        assert!(text("graphs").ends_with(" data.tokenizer=graphs"));
     }
 }

@@ -13,6 +13,9 @@ const MOST_LEVELS: usize = 256;
 /// More cells than contexts have room for.
 const MOST_SIDE: usize = 128;
 
+/// Each class up to the largest has a token, whether it has images or not: more are names that happen to be numbers.
+const LARGEST_CLASS: usize = 65_535;
+
 impl ImageGrid {
     /// The images as examples to train on and to test on, and how many numbers they are written in: grey levels, then classes.
     pub fn examples(&self) -> anyhow::Result<(Vec<Example>, Vec<Example>, usize)> {
@@ -39,6 +42,11 @@ impl ImageGrid {
                     examples.len() + 1
                 )
             })? as usize;
+            anyhow::ensure!(
+                class <= LARGEST_CLASS,
+                "{}: there is a class {class}: number the folders of classes from 0 to {LARGEST_CLASS}",
+                self.images.display()
+            );
             classes = classes.max(class + 1);
             examples.push(example(&grey, class, levels));
         }
@@ -61,7 +69,32 @@ fn example(grey: &[f32], class: usize, levels: usize) -> Example {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::arguments::{AnsweredTask, Arguments, DataVerb, Task, Verb};
+
+    #[test]
+    fn a_folder_whose_number_is_no_class_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for class in ["0", "4000000000"] {
+            fs_err::create_dir(folder.path().join(class)).unwrap();
+            image::GrayImage::new(2, 2).save(folder.path().join(class).join("a.png")).unwrap();
+        }
+        let typed =
+            ["sakiyomi", "data", "generate", "image-grid", "--output", "none", "--train", "1", "--test", "1"];
+        let images = [std::ffi::OsStr::new("--images"), folder.path().as_os_str()];
+        let typed = typed.iter().map(std::ffi::OsStr::new).chain(images);
+        let Verb::Data { verb: DataVerb::Generate { task } } = Arguments::parse_from(typed).verb else {
+            panic!("another verb")
+        };
+        let Task::Answered(AnsweredTask::ImageGrid(grid)) = task else { panic!("another task") };
+        let refusal = grid.examples().unwrap_err().to_string();
+        assert!(
+            refusal.ends_with("there is a class 4000000000: number the folders of classes from 0 to 65535"),
+            "{refusal}"
+        );
+    }
 
     #[test]
     fn grey_values_become_levels() {

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use data::{Loader, ShownToken, show_row};
+use data::{Batch, Loader, ShownToken, show_row};
+use objective::JointWindows;
 use serde::Serialize;
 use train::RunConfig;
-use train::config::ObjectiveKind;
+use train::config::{ObjectiveKind, TrainMode};
 
 use super::paint;
 use crate::arguments::DataShow;
@@ -69,6 +70,9 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
             }
         }
     }
+    if config.objective.kind == ObjectiveKind::Joint && config.objective.windows == JointWindows::First {
+        keep_first_windows(&mut rows, &batch, config.train.mode);
+    }
     let token = |t: &ShownToken| Token {
         id: t.id,
         text: t.text.clone(),
@@ -95,4 +99,38 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
         lines + &paint::legend(colour, batch.lookahead)
     })?;
     Ok(Verdict::Done)
+}
+
+/// Where joint heads learn from the first window of each document alone, later positions teach the model's own next token at most:
+/// nothing where the model is frozen.
+fn keep_first_windows(rows: &mut [Vec<ShownToken>], batch: &Batch, mode: TrainMode) {
+    let most = usize::from(mode != TrainMode::Heads);
+    for (row, tokens) in rows.iter_mut().enumerate() {
+        let positions = &batch.positions[row * batch.length..][..batch.length];
+        for (token, _) in tokens.iter_mut().zip(positions).filter(|(_, position)| **position > 0) {
+            token.depths = token.depths.map(|depths| depths.min(most));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use data::Vocabulary;
+
+    use super::*;
+
+    #[test]
+    fn first_windows_are_shown_as_they_are_learnt() {
+        let batch = Batch::single(&[256, 97, 98, 99, 100], 3);
+        let shown = |mode: Option<TrainMode>| -> Vec<Option<usize>> {
+            let mut rows = vec![show_row(&batch, 0, &Vocabulary::bytes())];
+            if let Some(mode) = mode {
+                keep_first_windows(&mut rows, &batch, mode);
+            }
+            rows[0].iter().map(|token| token.depths).collect()
+        };
+        assert_eq!(shown(None), [3, 3, 2, 1, 0].map(Some));
+        assert_eq!(shown(Some(TrainMode::Pretrain)), [3, 1, 1, 1, 0].map(Some));
+        assert_eq!(shown(Some(TrainMode::Heads)), [3, 0, 0, 0, 0].map(Some));
+    }
 }

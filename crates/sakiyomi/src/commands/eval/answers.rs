@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use anyhow::Context;
 use data::{Document, Documents, Examples, Learnt, Source};
 use decode::{Batch, DecodeSettings, Ending, text_after};
 use serde::Serialize;
@@ -46,13 +47,18 @@ pub fn run(eval: &Eval, task: EvaluationTask, threads: usize, output: Output) ->
     };
     let source = Source { paths: eval.data.clone(), examples, ..Source::default() };
     let most = if eval.count == 0 { usize::MAX } else { eval.count };
-    let documents = Documents::of(&source).and_then(|all| all.take(most).collect::<data::Result<_>>());
+    let mut all = Documents::of(&source)?;
+    let documents = all.by_ref().take(most).collect::<data::Result<_>>();
     let documents: Vec<Document> = told_as_typed(documents, &[("data.prompt_end", "--prompt-end")])?;
     let questions: Vec<Question> = documents
         .iter()
-        .filter_map(apart)
-        .map(|(prompt, answer)| Question::of(&loaded, task, eval, prompt, answer))
+        .filter_map(|document| Some((document, apart(document)?)))
+        .map(|(document, (prompt, answer))| {
+            Question::of(&loaded, task, eval, prompt, answer).with_context(|| all.place(document))
+        })
         .collect::<anyhow::Result<_>>()?;
+    let hopeless = task.hopeless(questions.iter().map(|question| &*question.right))?;
+    hopeless.iter().for_each(|note| output.remark(note));
     let mut answered = Answered {
         checkpoint: eval.checkpoint.display().to_string(),
         task: task.name(),
@@ -110,8 +116,9 @@ impl<'a> Question<'a> {
         });
         anyhow::ensure!(
             ids.len() < context,
-            "a prompt of {} tokens does not fit into the model's context of {context}: {prompt}",
-            ids.len()
+            "the prompt has {} tokens, and the model's context is {context}: shorten it to at most {}, or leave it out",
+            ids.len(),
+            context.saturating_sub(1)
         );
         let decoding = DecodeSettings {
             max_new_tokens: most.min(context - ids.len()),
@@ -199,6 +206,30 @@ impl EvaluationTask {
         }
     }
 
+    /// A remark on right answers that nothing said can equal.
+    ///
+    /// # Errors
+    /// If all are so.
+    fn hopeless<'a>(self, right: impl ExactSizeIterator<Item = &'a str>) -> anyhow::Result<Option<String>> {
+        let all = right.len();
+        let hopeless = match self {
+            Self::ExactMatch => 0,
+            Self::Gsm8k => right.filter(|answer| last_number(answer).is_none()).count(),
+        };
+        anyhow::ensure!(
+            hopeless == 0 || hopeless < all,
+            "--task gsm8k: no right answer has a number (behind ####, where that stands), so that nothing could be right: give \
+             --task exact-match, or another --completion-field"
+        );
+        let remark = || {
+            format!(
+                "{hopeless} of {all} right answers have no number (behind ####, where that stands): they count as wrong, whatever \
+                 is said"
+            )
+        };
+        Ok((hopeless > 0).then(remark))
+    }
+
     fn is_right(self, said: &str, answer: &str) -> bool {
         match self {
             Self::ExactMatch => said.trim() == answer.trim(),
@@ -247,6 +278,13 @@ mod tests {
         assert_eq!((number("-3"), number("none")), (Some("-3".to_owned()), None));
         assert!(EvaluationTask::Gsm8k.is_right("= 72", "48+24 = 72\n#### 72"));
         assert!(!EvaluationTask::Gsm8k.is_right("nothing", "nothing"));
+        let hopeless = |task: EvaluationTask, right: &[&str]| task.hopeless(right.iter().copied());
+        let told = hopeless(EvaluationTask::Gsm8k, &["a", "3", "4 is it #### four"]).unwrap().unwrap();
+        assert!(told.starts_with("2 of 3 right answers have no number"), "{told}");
+        assert!(hopeless(EvaluationTask::Gsm8k, &["3"]).unwrap().is_none());
+        assert!(hopeless(EvaluationTask::ExactMatch, &["a"]).unwrap().is_none());
+        let refused = hopeless(EvaluationTask::Gsm8k, &["a", "####"]).unwrap_err().to_string();
+        assert!(refused.starts_with("--task gsm8k: no right answer has a number"), "{refused}");
         assert!(
             EvaluationTask::ExactMatch.is_right(" 1 2", "1 2 ")
                 && !EvaluationTask::ExactMatch.is_right("1 2 3", "1 2")

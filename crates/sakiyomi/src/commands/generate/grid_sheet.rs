@@ -63,6 +63,14 @@ pub fn run(generate: &Generate, file: &Path, threads: usize, output: Output) -> 
         "--grid-sheet without --temperature draws the same image {samples} times: give --temperature 1, or --samples 1"
     );
     absent(file)?;
+    // Before minutes of work: a place where nothing can be written is told at once.
+    let place = data::folder_of(file);
+    anyhow::ensure!(
+        place.is_dir(),
+        "--grid-sheet {}: there is no folder {}",
+        file.display(),
+        place.display()
+    );
     let loaded = Loaded::read_as(&generate.packing, &generate.checkpoint, threads)?;
     let numbers = Numbers::of(&loaded, levels)?;
     let interrupt = Interrupt::listen(None)?;

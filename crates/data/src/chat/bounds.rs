@@ -90,7 +90,7 @@ impl Tag {
                 break;
             }
             let of_word = byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii();
-            tag.pieces += usize::from(!byte.is_ascii_whitespace() && !(of_word && in_word));
+            tag.pieces += usize::from(!(byte.is_ascii_whitespace() || of_word && in_word));
             in_word = of_word;
             open += match byte {
                 b'(' | b'[' | b'{' => 1,

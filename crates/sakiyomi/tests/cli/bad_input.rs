@@ -174,7 +174,7 @@ fn a_run_is_neither_overwritten_nor_resumed_by_accident() {
     let model = place.read("run/checkpoints/last/model.safetensors");
     place.refuses(&training(&[]), &["already holds a run", "--resume"]);
     place.refuses(&[training(&["train.batch=3"]), vec!["--resume"]].concat(), &["train.batch"]);
-    place.refuses(&["demo", "--output", "run", "--steps", "1"], &["--out run"]);
+    place.refuses(&["demo", "--output", "run", "--steps", "1"], &["--output run"]);
     place.refuses(&["init"], &["run.toml exists"]);
     assert_eq!(place.read("run/events.jsonl"), before);
     assert_eq!(place.read("run/checkpoints/last/model.safetensors"), model);
@@ -321,7 +321,7 @@ fn settings_that_another_makes_meaningless_are_refused() {
 fn a_page_replaces_only_a_page() {
     let place = Place::trained(&[]);
     let text = place.read("text.jsonl");
-    place.refuses(&["report", "run", "--output", "text.jsonl"], &["--out text.jsonl", "something else"]);
+    place.refuses(&["report", "run", "--output", "text.jsonl"], &["--output text.jsonl", "something else"]);
     assert_eq!(place.read("text.jsonl"), text);
     place.succeeds(&["report", "run", "--output", "page.html"]);
     place.succeeds(&["report", "run", "--output", "page.html"]);

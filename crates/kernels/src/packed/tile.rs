@@ -204,20 +204,22 @@ impl<E: Element> Work for Write<'_, E> {
         let Self { product, y, y_stride } = self;
         let panels_of = E::panels::<N>();
         let row_tiles = product.rows.div_ceil(most_rows(panels_of, product.panels));
+        // Even shares: 9 rows are 5 and 4, not 8 and 1.
+        let wide = panels_of[product.rows.div_ceil(row_tiles) - 1];
         let outputs = Outputs { outputs: product.outputs, start: product.start, y, y_stride };
-        let mut sums = Sums::new();
         let mut panel = 0;
         while panel < product.panels {
-            // Even shares: 9 rows are 5 and 4, not 8 and 1.
-            let wide = panels_of[product.rows.div_ceil(row_tiles) - 1];
-            let panels = wide.min(product.panels - panel);
+            let left = product.panels - panel;
+            let panels = wide.min(left);
+            // Rows of one tile need no order of panels and rows, and walk all groups of them at once.
+            let groups = if row_tiles == 1 { left / panels } else { 1 };
             for tile in 0..row_tiles {
                 let row = product.rows * tile / row_tiles;
                 let rows = product.rows * (tile + 1) / row_tiles - row;
-                // SAFETY: row and panel lie within the product, whose slices were checked.
-                unsafe { tile_of::<N, E>(&product, &outputs, row, rows, panel, panels, &mut sums) };
+                // SAFETY: row and panels lie within the product, whose slices were checked.
+                unsafe { tiles_of::<N, E>(&product, &outputs, row, rows, panel, panels, groups) };
             }
-            panel += panels;
+            panel += groups * panels;
         }
     }
 }
@@ -255,21 +257,22 @@ impl Sums {
     }
 }
 
-/// Picks the tile with as many rows and panels as constants, so that its sums are registers.
+/// Picks the tile with as many rows and panels as constants, so that its sums are registers, and walks `groups` of so many
+/// panels with it.
 ///
 /// # Safety
 ///
 /// As [`tile`].
 #[allow(unsafe_code)]
 #[inline(always)]
-unsafe fn tile_of<N: Narrow, E: Element>(
+unsafe fn tiles_of<N: Narrow, E: Element>(
     product: &Product<'_, E>,
     outputs: &Outputs<'_>,
     row: usize,
     rows: usize,
     panel: usize,
     panels: usize,
-    sums: &mut Sums,
+    groups: usize,
 ) {
     macro_rules! pick {
         ($(($rows:literal, $panels:literal))*) => {
@@ -277,7 +280,9 @@ unsafe fn tile_of<N: Narrow, E: Element>(
                 // The guard is known when compiling: what a set has no registers for is not compiled for it.
                 // SAFETY: the caller's promise.
                 $(($rows, $panels) if $panels <= E::panels::<N>()[$rows - 1] => unsafe {
-                    tile::<N, E, $rows, $panels>(product, outputs, row, panel, sums)
+                    for group in 0..groups {
+                        tile::<N, E, $rows, $panels>(product, outputs, row, panel + group * $panels);
+                    }
                 },)*
                 _ => unreachable!("no tile of {rows} rows and {panels} panels"),
             }
@@ -301,15 +306,14 @@ unsafe fn tile<N: Narrow, E: Element, const ROWS: usize, const PANELS: usize>(
     outputs: &Outputs<'_>,
     row: usize,
     panel: usize,
-    sums: &mut Sums,
 ) {
     let (x_stride, panel_stride) = (product.x_stride, product.panel_stride);
     // Panels lie behind one another, or each is a piece of a longer one.
     let behind = if panel_stride == product.inputs * LANES { (PANELS - 1) * panel_stride } else { 0 };
     let near = E::STEP == 1 && ROWS <= 2;
     let ahead = AHEAD / PANELS * E::STEP * LANES;
-    // SAFETY: `k` stays below `inputs`; ROWS * PANELS <= MAX_SUMS. A product that goes on has whole panels of outputs.
-    // Prefetching may leave the slice, hence `wrapping_add`.
+    // SAFETY: `k` stays below `inputs`. A product that goes on has whole panels of outputs. Prefetching may leave the slice,
+    // hence `wrapping_add`.
     unsafe {
         let x = product.x.as_ptr().add(row * x_stride);
         let weights = product.weights.as_ptr().add(panel * panel_stride);
@@ -341,17 +345,22 @@ unsafe fn tile<N: Narrow, E: Element, const ROWS: usize, const PANELS: usize>(
                 }
             }
         }
-        // The usual end needs no second walk over the sums.
         let whole = (panel + PANELS) * LANES <= outputs.outputs;
-        let direct = whole && matches!(outputs.start, Start::Zero);
+        if whole && matches!(outputs.start, Start::Zero) {
+            for (r, sum) in sum.into_iter().enumerate() {
+                for (p, sum) in sum.into_iter().enumerate() {
+                    sum.store(y(r, p));
+                }
+            }
+            return;
+        }
+        let mut sums = Sums::new();
         for (r, sum) in sum.into_iter().enumerate() {
             for (p, sum) in sum.into_iter().enumerate() {
-                sum.store(if direct { y(r, p) } else { sums.place(r * PANELS + p) });
+                sum.store(sums.place(r * PANELS + p));
             }
         }
-        if !direct {
-            finish::<N>(outputs, sums, row, ROWS, panel, PANELS);
-        }
+        finish::<N>(outputs, &sums, row, ROWS, panel, PANELS);
     }
 }
 

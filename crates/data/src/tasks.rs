@@ -51,5 +51,5 @@ pub fn draw_apart(
 /// The random stream of tasks: none that tales or epochs use.
 const TASK_STREAM: u64 = u64::MAX - 1;
 
-/// The random stream of what is hidden from training.
-const HIDING_STREAM: u64 = u64::MAX - 2;
+/// The random stream of what makes training prompts unguessable.
+const UNGUESSABLE_STREAM: u64 = u64::MAX - 2;

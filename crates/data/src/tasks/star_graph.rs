@@ -3,7 +3,7 @@
 //! Given every answer so far, all nodes but the second are found by looking an edge up; the second must be planned from the goal.
 //! Line: `a,b|c,d|...|y,z/start,goal=path`, edges shuffled, as in the authors' files.
 
-use super::{HIDING_STREAM, PROMPT_END};
+use super::{PROMPT_END, UNGUESSABLE_STREAM};
 use crate::error::{Error, Result};
 use crate::examples::Example;
 use crate::random::Random;
@@ -53,10 +53,29 @@ impl StarGraph {
             .take(self.degree)
             .map(|arm| std::iter::once(start).chain(arm.iter().copied()).collect())
             .collect();
-        let mut edges: Vec<(usize, usize)> =
-            arms.iter().flat_map(|arm| arm.windows(2).map(|edge| (edge[0], edge[1]))).collect();
+        let edges = arms.iter().flat_map(|arm| arm.windows(2).map(|edge| (edge[0], edge[1]))).collect();
+        self.example(edges, &start.to_string(), arms[0].clone(), random)
+    }
+
+    /// One ring: from each node one edge goes to the next, and the last leads to the first.
+    fn draw_ring(&self, random: &mut Random) -> Example {
+        let mut nodes: Vec<usize> = (0..self.nodes).collect();
+        random.shuffle(&mut nodes);
+        nodes.truncate(self.degree * (self.length - 1));
+        let next = nodes.iter().cycle().skip(1);
+        let edges = nodes.iter().copied().zip(next.copied()).collect();
+        self.example(edges, HIDDEN, nodes[..self.length].to_vec(), random)
+    }
+
+    /// The line of a graph and the path to ask for.
+    fn example(
+        &self,
+        mut edges: Vec<(usize, usize)>,
+        start: &str,
+        mut path: Vec<usize>,
+        random: &mut Random,
+    ) -> Example {
         random.shuffle(&mut edges);
-        let mut path = arms[0].clone();
         let goal = path[self.length - 1];
         if self.reversed {
             path.reverse();
@@ -67,18 +86,52 @@ impl StarGraph {
     }
 }
 
-/// Takes the start from the prompts of about `percent` of the examples. Answers stay as they are.
+/// Training prompts whose path cannot be guessed from the start, in percent of all; together at most 100.
 ///
-/// The second node is one of the few that stand behind the start, and a model that has learnt to guess one of these gains little more
-/// from planning. Where the start is not told, the edges must be followed from the goal.
-pub fn hide_starts(examples: &mut [Example], percent: usize, seed: u64) {
-    let mut random = Random::new(seed, HIDING_STREAM);
-    for example in examples {
-        if random.chance(percent, 100)
-            && let Some((edges, ends)) = example.prompt.split_once('/')
-            && let Some((_, goal)) = ends.split_once(',')
-        {
-            example.prompt = format!("{edges}/{HIDDEN},{goal}");
+/// In a star every node of the path is one of the few that stand so many edges behind the start. A model that has learnt to guess one
+/// of these gains little more from planning, and stays there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unguessable {
+    /// Rings of as many edges in the place of stars, the start not told: every node is like every other, and nothing but following the
+    /// edges back from the goal tells the path.
+    pub rings: usize,
+    /// Stars whose start is not told. It can still be found out: two edges leave it.
+    pub hidden: usize,
+}
+
+impl Unguessable {
+    /// Checks that `star` has such prompts.
+    ///
+    /// # Errors
+    /// If they are more than all, or if rings are shorter than the path.
+    pub fn validate(self, star: StarGraph) -> Result<()> {
+        let Self { rings, hidden } = self;
+        if rings.saturating_add(hidden) > 100 {
+            return Err(Error::Setting(format!(
+                "{rings} % rings and {hidden} % hidden starts: give at most 100 percent"
+            )));
+        }
+        if rings > 0 && star.degree < 2 {
+            return Err(Error::Setting(
+                "a ring with the edges of 1 arm is shorter than the path: give 2 arms".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Changes about as many of the examples.
+    pub fn change(self, examples: &mut [Example], star: StarGraph, seed: u64) {
+        let mut random = Random::new(seed, UNGUESSABLE_STREAM);
+        for example in examples {
+            let place = random.below(100);
+            if place < self.rings {
+                *example = star.draw_ring(&mut random);
+            } else if place < self.rings + self.hidden
+                && let Some((edges, ends)) = example.prompt.split_once('/')
+                && let Some((_, goal)) = ends.split_once(',')
+            {
+                example.prompt = format!("{edges}/{HIDDEN},{goal}");
+            }
         }
     }
 }
@@ -122,23 +175,50 @@ mod tests {
     }
 
     #[test]
-    fn starts_are_hidden_from_as_many_prompts_as_asked() {
-        let graph = StarGraph { degree: 2, length: 4, nodes: 10, reversed: false };
+    fn rings_and_hidden_starts_are_as_many_as_asked() {
+        let star = StarGraph { degree: 2, length: 4, nodes: 10, reversed: false };
         let mut random = Random::new(3, 3);
-        let examples: Vec<Example> = (0..1000).map(|_| graph.draw(&mut random)).collect();
-        for (percent, expected) in [(0, 0..=0), (30, 250..=350), (100, 1000..=1000)] {
-            let mut hidden = examples.clone();
-            hide_starts(&mut hidden, percent, 1);
-            let mut count = 0;
-            for (before, after) in examples.iter().zip(&hidden) {
-                assert_eq!(before.answer, after.answer);
-                let start = before.answer.split(',').next().unwrap();
-                count += usize::from(before.prompt != after.prompt);
+        let examples: Vec<Example> = (0..1000).map(|_| star.draw(&mut random)).collect();
+        for (rings, hidden) in [(0, 0), (30, 0), (0, 30), (60, 40), (0, 100), (100, 0)] {
+            let unguessable = Unguessable { rings, hidden };
+            unguessable.validate(star).unwrap();
+            let mut changed = examples.clone();
+            unguessable.change(&mut changed, star, 1);
+            let mut counts = (0, 0);
+            for (before, after) in examples.iter().zip(&changed) {
+                let start = after.answer.split(',').next().unwrap();
                 let told = after.prompt.replacen("/$,", &format!("/{start},"), 1);
-                assert_eq!(told, before.prompt, "only the start is another");
+                assert_eq!(solve(&told), after.answer);
+                if after.prompt == before.prompt {
+                    continue;
+                }
+                assert_ne!(told, after.prompt, "the start is hidden");
+                if told == before.prompt {
+                    counts.1 += 1;
+                    continue;
+                }
+                counts.0 += 1;
+                let (edges, _) = told.split_once('/').unwrap();
+                let edges: Vec<(&str, &str)> =
+                    edges.split('|').filter_map(|edge| edge.split_once(',')).collect();
+                for node in after.answer.split(',') {
+                    assert_eq!(edges.iter().filter(|edge| edge.0 == node).count(), 1, "{told}");
+                    assert_eq!(edges.iter().filter(|edge| edge.1 == node).count(), 1, "{told}");
+                }
             }
-            assert!(expected.contains(&count), "{count} of 1000 at {percent} %");
+            let near =
+                |count: usize, percent: usize| count.abs_diff(10 * percent) <= 5 * percent.min(100 - percent);
+            assert!(near(counts.0, rings) && near(counts.1, hidden), "{counts:?} of 1000 at {unguessable:?}");
         }
+    }
+
+    #[test]
+    fn more_than_all_and_rings_of_one_arm_are_refused() {
+        let star = StarGraph { degree: 1, length: 4, nodes: 10, reversed: false };
+        let refusal = |rings, hidden| Unguessable { rings, hidden }.validate(star).unwrap_err().to_string();
+        assert!(refusal(60, 41).contains("60 % rings and 41 % hidden"));
+        assert!(refusal(0, usize::MAX).contains("100 percent"));
+        assert!(refusal(1, 0).contains("2 arms"));
     }
 
     #[test]

@@ -76,14 +76,17 @@ fn every_task_is_drawn() {
     place.refuses(&none, &["different examples"]);
     let nodes = ["data", "generate", "star-graph", "--nodes", "5", "--output", "x"];
     place.refuses(&nodes, &["9 nodes, and there are 5"]);
-    place.refuses(&[GRAPHS, &["--hide-start", "101"]].concat(), &["--hide-start 101", "percent"]);
+    place.refuses(
+        &[GRAPHS, &["--rings", "60", "--hide-start", "41"]].concat(),
+        &["60 % rings", "100 percent"],
+    );
     assert!(!place.exists("x") && !place.exists("graphs"));
 }
 
 #[test]
 fn starts_are_hidden_in_training_only() {
     let place = Place::new();
-    place.succeeds(&[GRAPHS, &["--hide-start", "100"]].concat());
+    place.succeeds(&[GRAPHS, &["--rings", "40", "--hide-start", "60"]].concat());
     let hidden = |file: &str| {
         let text = String::from_utf8(place.read(&format!("graphs/{file}"))).unwrap();
         text.lines().filter(|line| line.contains("/$,")).count()

@@ -79,10 +79,11 @@ fn examples(
                 reversed: of.reversed,
             };
             graph.validate()?;
-            anyhow::ensure!(of.hide_start <= 100, "--hide-start {}: give 0 to 100 percent", of.hide_start);
+            let unguessable = star_graph::Unguessable { rings: of.rings, hidden: of.hide_start };
+            unguessable.validate(graph)?;
             let mut drawn = tasks::draw_apart(seed, train, test, |random| graph.draw(random));
             if let Some((training, _)) = &mut drawn {
-                star_graph::hide_starts(training, of.hide_start, seed);
+                unguessable.change(training, graph, seed);
             }
             drawn
         }

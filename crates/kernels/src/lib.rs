@@ -21,6 +21,7 @@ pub mod likelihood;
 pub mod matmul;
 pub mod memory;
 pub mod mixture;
+pub mod muon;
 pub mod packed;
 pub mod peak;
 pub mod reference;

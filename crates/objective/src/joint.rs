@@ -216,7 +216,7 @@ impl Objective for JointHeads {
             let count = |batch| if joint { first(batch, ahead) } else { Batch::count_targets(batch, ahead) };
             batches.iter().map(count).sum()
         };
-        Window { targets: self.tokens_ahead().into_iter().take(depths).enumerate().map(at).collect() }
+        Window::new(self.tokens_ahead().into_iter().take(depths).enumerate().map(at).collect())
     }
 
     /// The first loss is that of the model's own next token, the others are those of the joint distribution; at rank 1 the second

@@ -5,6 +5,7 @@
 
 mod draft;
 mod error;
+mod exits;
 mod heads;
 mod joint;
 mod loss;

@@ -5,20 +5,28 @@ use model::Decoder;
 use tensor::{Layout, LossSum, ParamId, Tape, Var};
 
 use crate::Drafter;
+use crate::exits::Exits;
 
-/// What the losses of one optimiser step are divided by: the targets of all its micro-batches, per depth, so that N
+/// How the losses of one optimiser step are weighed: they are divided by the targets of all its micro-batches, per depth, so that N
 /// accumulated batches of one weigh as one batch of N.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     /// `targets[k - 1]`: number of targets at depth k. Depths beyond its length are not trained in this step.
     pub targets: Vec<usize>,
+    /// Weight of the losses of early exits; 0: none.
+    pub exit_weight: f32,
 }
 
 impl Window {
+    /// Without early exits.
+    pub fn new(targets: Vec<usize>) -> Self {
+        Self { targets, exit_weight: 0.0 }
+    }
+
     /// Counts the targets of `batches` at depths `1..=depths`.
     pub fn count(batches: &[Batch], depths: usize) -> Self {
         let at = |depth| batches.iter().map(|batch| batch.count_targets(depth)).sum();
-        Self { targets: (1..=depths).map(at).collect() }
+        Self::new((1..=depths).map(at).collect())
     }
 
     /// Depths that are trained in this step.
@@ -99,9 +107,9 @@ pub trait OnStates {
     ) -> Vec<LossSum>;
 }
 
-/// [`Objective::loss`] of an objective that begins from states: the trunk, the losses, and back.
+/// [`Objective::loss`] of an objective that begins from states: the trunk, the losses, and back. Early exits learn the next token.
 pub(crate) fn loss_through_states(
-    objective: &dyn OnStates,
+    objective: &(impl Objective + OnStates),
     tape: &mut Tape,
     decoder: &Decoder,
     batch: &Batch,
@@ -109,8 +117,15 @@ pub(crate) fn loss_through_states(
 ) -> Vec<LossSum> {
     let start = tape.mark();
     let embedded = decoder.embed(tape, &batch.inputs());
-    let states = decoder.run_blocks(tape, embedded, 0..objective.layers_below(), &mut |_, _, _| {});
+    let mut exits = Exits::new(decoder, window);
+    let states =
+        decoder.run_blocks(tape, embedded, 0..objective.layers_below(), &mut |tape, layer, state| {
+            exits.see(tape, layer, state);
+        });
     let sums = objective.loss_from(tape, decoder, &states, batch, window);
+    let mut targets = Vec::new();
+    batch.targets(1, &mut targets);
+    exits.learn(tape, 0, &targets, objective.weight(1) / window.targets[0].max(1) as f32);
     tape.backward_to(start);
     sums
 }

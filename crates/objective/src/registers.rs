@@ -16,6 +16,7 @@ use model::Decoder;
 use serde::{Deserialize, Serialize};
 use tensor::{Layout, LossSum, ParamId, Tape};
 
+use crate::exits::Exits;
 use crate::{Drafter, Error, Objective, Result, Window};
 pub use attach::{REGISTER_VECTOR, RegisterStart};
 pub use place::Placed;
@@ -251,7 +252,7 @@ impl Objective for Registers {
         for placed in batches.iter().flat_map(|batch| self.place(batch, depths)) {
             targets[self.part_of(&placed)] += 1;
         }
-        Window { targets }
+        Window::new(targets)
     }
 
     fn layout(&self, batch: &Batch, depths: usize) -> Layout {
@@ -263,7 +264,11 @@ impl Objective for Registers {
         let placed = self.place(batch, window.depths());
         let start = tape.mark();
         let embedded = tape.embed_with_registers(&decoder.embedding, &batch.inputs(), self.vector());
-        let states = decoder.run_blocks(tape, embedded, 0..decoder.blocks.len(), &mut |_, _, _| {});
+        let mut exits = Exits::new(decoder, window);
+        let states =
+            decoder.run_blocks(tape, embedded, 0..decoder.blocks.len(), &mut |tape, layer, state| {
+                exits.see(tape, layer, state);
+            });
         let normed = decoder.final_norm(tape, &states);
         let (unembedding, cap) = (decoder.unembedding, decoder.config.variant.logit_cap);
 
@@ -273,6 +278,7 @@ impl Objective for Registers {
         let scale = (1.0 - self.spec.weight) / window.targets[0].max(1) as f32;
         let tokens = targets.len();
         sums[0] = tape.cross_entropy_of_rows(&normed, 0, unembedding, &targets, scale, cap, None);
+        exits.learn(tape, 0, &targets, scale);
 
         // Apart from the tokens, and without any there is nothing: a mean of nothing is no number.
         if !placed.is_empty() {
@@ -281,6 +287,7 @@ impl Objective for Registers {
             let scale = self.spec.weight / window.targets[1..].iter().sum::<usize>().max(1) as f32;
             let mut losses = vec![LossSum::default(); placed.len()];
             tape.cross_entropy_of_rows(&normed, tokens, unembedding, &targets, scale, cap, Some(&mut losses));
+            exits.learn(tape, tokens, &targets, scale);
             for (placed, loss) in placed.iter().zip(losses) {
                 sums[self.part_of(placed)] += loss;
             }

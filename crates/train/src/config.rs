@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use sections::{
     Architecture, CheckpointSection, DataSection, DecaySetting, Dtype, EvaluationSection, ExamplesKind,
-    LoraSection, ModelSection, ObjectiveKind, ObjectiveSection, RunSection, Schedule, SplitKind, TrainMode,
-    TrainSection, WatchSection,
+    LoraSection, ModelSection, ObjectiveKind, ObjectiveSection, OptimiserKind, RunSection, Schedule,
+    SplitKind, TrainMode, TrainSection, WatchSection,
 };
 pub use template::template;
 

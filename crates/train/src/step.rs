@@ -2,10 +2,12 @@
 
 use data::Batch;
 use model::Decoder;
-use objective::Objective;
-use tensor::{AdamW, Arena, Decay, Gradients, LossSum, Optimiser, Params, Precision, Tape};
+use objective::{Objective, Window};
+use tensor::{
+    AdamW, Arena, Decay, Gradients, LossSum, Muon, Optimiser, Param, Params, Precision, Rules, Tape,
+};
 
-use crate::config::{DecaySetting, Dtype, TrainSection};
+use crate::config::{DecaySetting, Dtype, OptimiserKind, TrainSection};
 
 /// Gradients, moments and buffers that live from step to step.
 pub struct Stepper {
@@ -14,6 +16,7 @@ pub struct Stepper {
     pub(crate) arena: Arena,
     precision: Precision,
     recomputes: bool,
+    exit_weight: f32,
     /// Of each batch of the next update; empty: the trunk runs.
     states: Vec<Vec<f32>>,
 }
@@ -46,8 +49,13 @@ impl Stepper {
             DecaySetting::Matrices => Decay::Matrices,
             DecaySetting::All => Decay::All,
         };
+        let optimiser = Optimiser::new(params, decay);
         Self {
-            optimiser: Optimiser::new(params, decay),
+            optimiser: match settings.optimiser {
+                OptimiserKind::AdamW => optimiser,
+                OptimiserKind::Muon => optimiser.with_muon(params, is_map),
+            },
+            exit_weight: settings.exit_weight as f32,
             gradients: Gradients::new(params),
             arena: Arena::default(),
             precision: precision(settings.dtype),
@@ -94,14 +102,7 @@ impl Stepper {
             }
             let too_long = settings.clip > 0.0 && report.gradient_norm > settings.clip;
             let scale = if too_long { settings.clip / report.gradient_norm } else { 1.0 };
-            let rule = AdamW {
-                learning_rate,
-                beta1: settings.beta1,
-                beta2: settings.beta2,
-                epsilon: settings.epsilon,
-                weight_decay: settings.weight_decay,
-            };
-            self.optimiser.update(params, &self.gradients, rule, scale as f32);
+            self.optimiser.update(params, &self.gradients, rules(settings, learning_rate), scale as f32);
             Ok(report)
         })
     }
@@ -115,7 +116,7 @@ impl Stepper {
         batches: &[Batch],
         depths: usize,
     ) -> StepReport {
-        let window = objective.window(batches, depths);
+        let window = Window { exit_weight: self.exit_weight, ..objective.window(batches, depths) };
         self.gradients.clear();
         let mut sums = vec![LossSum::default(); depths + objective.components()];
         let states = std::mem::take(&mut self.states);
@@ -154,6 +155,23 @@ impl Stepper {
     pub fn buffer_values(&self) -> usize {
         self.arena.allocated_values()
     }
+}
+
+/// For the rate that the schedule says.
+fn rules(settings: &TrainSection, learning_rate: f64) -> Rules {
+    let TrainSection { beta1, beta2, epsilon, weight_decay, matrix_rate, .. } = *settings;
+    let adamw = AdamW { learning_rate, beta1, beta2, epsilon, weight_decay };
+    Rules {
+        adamw,
+        muon: Muon { learning_rate: learning_rate * matrix_rate, weight_decay, ..Muon::default() },
+    }
+}
+
+/// Whether `param` maps states to states: neither tokens to states nor states to tokens.
+fn is_map(param: &Param) -> bool {
+    !["embed_tokens.weight", "embed_positions.weight", "unembedding.weight", "lm_head.weight"]
+        .iter()
+        .any(|table| param.name.ends_with(table))
 }
 
 /// In which factors are multiplied.

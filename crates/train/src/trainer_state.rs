@@ -129,6 +129,8 @@ impl TrainerState {
                 let [first_name, second_name] = moment_names(&param.name);
                 [(first_name, param.shape.as_slice(), first), (second_name, param.shape.as_slice(), second)]
             })
+            // Muon has no second moments.
+            .filter(|(_, _, moments)| !moments.is_empty())
             .collect();
         let tensors: Vec<_> =
             tensors.iter().map(|(name, shape, data)| (name.as_str(), *shape, *data)).collect();
@@ -151,15 +153,21 @@ impl TrainerState {
             moments.insert(tensor.name, tensor.data);
         }
         for (id, param) in params.iter().filter(|(_, param)| param.trainable) {
-            let [first, second] = moment_names(&param.name).map(|name| {
-                let found = moments.remove(&name).filter(|data| data.len() == param.data.len());
+            let lengths = optimiser.moments(id).map_or([0; 2], |(first, second)| [first.len(), second.len()]);
+            let [first, second] = moment_names(&param.name);
+            let mut find = |name: String, length: usize| {
+                if length == 0 {
+                    return Ok(Vec::new());
+                }
+                let found = moments.remove(&name).filter(|data| data.len() == length);
                 found.ok_or_else(|| {
                     let problem = "is missing or of another size".to_owned();
                     Error::Tensor { file: file.clone(), tensor: name, problem }
                 })
-            });
+            };
+            let (first, second) = (find(first, lengths[0])?, find(second, lengths[1])?);
             let updates = self.updates.get(&param.name).copied().unwrap_or(self.step as u64);
-            optimiser.restore_moments(id, &first?, &second?, updates);
+            optimiser.restore_moments(id, &first, &second, updates);
         }
         optimiser.restore_steps(self.step as u64);
         Ok(())

@@ -319,6 +319,16 @@ choice! {
     }
 }
 
+choice! {
+    /// Who updates the matrices of blocks and heads.
+    OptimiserKind {
+        /// AdamW, as everything else.
+        AdamW = "adamw",
+        /// Muon.
+        Muon = "muon",
+    }
+}
+
 section! {
     /// Steps, batches, optimiser, schedule. A step is one update of the optimiser.
     TrainSection("train") {
@@ -358,7 +368,12 @@ section! {
         final_ratio: f64 = 0.1,
         /// Share of all steps in which wsd decays.
         decay_fraction: f64 = 0.2,
-        /// Decoupled weight decay of AdamW.
+        /// "adamw", or "muon": the matrices of blocks and heads move in the direction of their momentum with all singular values made
+        /// equal, which needs fewer steps, and half of the optimiser's memory; embedding, unembedding, gains and biases stay with AdamW.
+        optimiser: OptimiserKind = OptimiserKind::AdamW,
+        /// Muon: its learning rate, as a multiple of learning_rate.
+        matrix_rate: f64 = 1.0,
+        /// Decoupled weight decay.
         weight_decay: f64 = 0.1,
         /// What weight decay applies to: matrices, or all.
         decay_on: DecaySetting = DecaySetting::Matrices,
@@ -370,6 +385,9 @@ section! {
         epsilon: f64 = 1e-8,
         /// Longest gradient, over all parameters together; 0: never shortened.
         clip: f64 = 1.0,
+        /// Weight of an early exit's loss: that of the next token (and of registers) read from the state after each block but the first
+        /// and the last with the model's own norm and unembedding. It makes a model decide in as few blocks as it can; 0: none.
+        exit_weight: f64 = 0.0,
     }
 }
 

@@ -5,7 +5,8 @@ use objective::JointWindows;
 
 use super::read::steps_of_tokens;
 use super::{
-    DataSection, ExamplesKind, LoraSection, ObjectiveKind, RunConfig, TrainMode, TrainSection, WatchSection,
+    DataSection, ExamplesKind, LoraSection, ObjectiveKind, OptimiserKind, RunConfig, TrainMode, TrainSection,
+    WatchSection,
 };
 use crate::error::{Error, Result};
 
@@ -250,16 +251,26 @@ impl TrainSection {
             ("train.learning_rate", positive(self.learning_rate), "must be above 0"),
             ("train.epsilon", positive(self.epsilon), "must be above 0"),
             ("train.weight_decay", not_negative(self.weight_decay), "must not be negative"),
+            ("train.matrix_rate", positive(self.matrix_rate), "must be above 0"),
+            ("train.exit_weight", not_negative(self.exit_weight), "must not be negative (0: no early exits)"),
             ("train.clip", not_negative(self.clip), "must not be negative (0 turns it off)"),
             ("train.beta1", unit(self.beta1) && self.beta1 < 1.0, "must be at least 0 and below 1"),
             ("train.beta2", unit(self.beta2) && self.beta2 < 1.0, "must be at least 0 and below 1"),
             ("train.final_ratio", unit(self.final_ratio), "must be between 0 and 1"),
             ("train.decay_fraction", unit(self.decay_fraction), "must be between 0 and 1"),
         ];
-        match ranges.iter().find(|(_, holds, _)| !holds) {
-            Some((key, _, problem)) => refuse(key, *problem),
-            None => Ok(()),
+        if let Some((key, _, problem)) = ranges.iter().find(|(_, holds, _)| !holds) {
+            return refuse(key, *problem);
         }
+        if self.exit_weight > 0.0 && self.mode == TrainMode::Heads {
+            let problem = "teaches the model's own blocks, which train.mode \"heads\" leaves as they are: leave it at 0";
+            return refuse("train.exit_weight", problem);
+        }
+        if self.optimiser == OptimiserKind::Muon && self.mode == TrainMode::Lora {
+            let problem = "is \"muon\", which is for whole matrices: with train.mode \"lora\" take \"adamw\"";
+            return refuse("train.optimiser", problem);
+        }
+        Ok(())
     }
 }
 

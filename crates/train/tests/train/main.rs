@@ -4,6 +4,7 @@ extern crate sakiyomi_train as train;
 
 mod checkpoints;
 mod endings;
+mod exits;
 mod gradients;
 mod joint;
 mod lora;

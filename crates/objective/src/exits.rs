@@ -1,0 +1,39 @@
+//! The loss of early exits (LayerSkip, Elhoushi et al. 2404.16710, section 4.1.2): what the model would say after an earlier block,
+//! read with its own last norm and unembedding, learns the same targets.
+//!
+//! Without it nothing asks a model to decide before its last block. Where a decision takes several steps, one after the other,
+//! those that are learnt first then settle in late blocks and leave none for the rest.
+
+use model::Decoder;
+use tensor::{Tape, Var};
+
+use crate::Window;
+
+/// Normed states after the blocks that have such a loss.
+pub(crate) struct Exits<'a> {
+    decoder: &'a Decoder,
+    weight: f32,
+    states: Vec<Var>,
+}
+
+impl<'a> Exits<'a> {
+    /// None yet; none at all where `window` gives them no weight.
+    pub(crate) fn new(decoder: &'a Decoder, window: &Window) -> Self {
+        Self { decoder, weight: window.exit_weight, states: Vec::new() }
+    }
+
+    /// Keeps the state after block `layer` (from 0), but for the first, which sees no more than single tokens, and the last.
+    pub(crate) fn see(&mut self, tape: &mut Tape, layer: usize, state: &Var) {
+        if self.weight > 0.0 && (1..self.decoder.blocks.len().saturating_sub(1)).contains(&layer) {
+            self.states.push(self.decoder.final_norm(tape, state));
+        }
+    }
+
+    /// The loss of rows from `first` on, `scale` times the exits' weight each; what the unembedding says is learnt there as well.
+    pub(crate) fn learn(&self, tape: &mut Tape, first: usize, targets: &[u32], scale: f32) {
+        let (unembedding, cap) = (self.decoder.unembedding, self.decoder.config.variant.logit_cap);
+        for state in &self.states {
+            tape.cross_entropy_of_rows(state, first, unembedding, targets, self.weight * scale, cap, None);
+        }
+    }
+}

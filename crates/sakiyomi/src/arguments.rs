@@ -175,10 +175,10 @@ pub struct StarGraph {
     /// from the goal. Test prompts are whole.
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
     pub hide_start: usize,
-    /// So many percent of the training prompts are rings of as many edges whose start is not told: no node can be guessed. Test
-    /// prompts are stars.
+    /// So many percent of the training prompts are chains of as many edges whose start is not told and whose goal stands anywhere:
+    /// no node can be guessed. Test prompts are stars.
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
-    pub rings: usize,
+    pub chains: usize,
 }
 
 #[derive(Debug, Args)]

@@ -57,14 +57,16 @@ impl StarGraph {
         self.example(edges, &start.to_string(), arms[0].clone(), random)
     }
 
-    /// One ring: from each node one edge goes to the next, and the last leads to the first.
-    fn draw_ring(&self, random: &mut Random) -> Example {
+    /// One chain with as many edges as a star, and the path to one of its nodes.
+    fn draw_chain(&self, random: &mut Random) -> Example {
+        let edges = self.degree * (self.length - 1);
         let mut nodes: Vec<usize> = (0..self.nodes).collect();
         random.shuffle(&mut nodes);
-        nodes.truncate(self.degree * (self.length - 1));
-        let next = nodes.iter().cycle().skip(1);
-        let edges = nodes.iter().copied().zip(next.copied()).collect();
-        self.example(edges, HIDDEN, nodes[..self.length].to_vec(), random)
+        nodes.truncate(edges + 1);
+        let start = random.below(edges + 2 - self.length);
+        let path = nodes[start..start + self.length].to_vec();
+        let edges = nodes.windows(2).map(|edge| (edge[0], edge[1])).collect();
+        self.example(edges, HIDDEN, path, random)
     }
 
     /// The line of a graph and the path to ask for.
@@ -92,29 +94,24 @@ impl StarGraph {
 /// of these gains little more from planning, and stays there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unguessable {
-    /// Rings of as many edges in the place of stars, the start not told: every node is like every other, and nothing but following the
-    /// edges back from the goal tells the path.
-    pub rings: usize,
+    /// Chains in the place of stars: as many edges one behind the other, the start not told, the goal anywhere. Nothing but following
+    /// the edges back from the goal tells the path.
+    pub chains: usize,
     /// Stars whose start is not told. It can still be found out: two edges leave it.
     pub hidden: usize,
 }
 
 impl Unguessable {
-    /// Checks that `star` has such prompts.
+    /// Checks that they are not more than all.
     ///
     /// # Errors
-    /// If they are more than all, or if rings are shorter than the path.
-    pub fn validate(self, star: StarGraph) -> Result<()> {
-        let Self { rings, hidden } = self;
-        if rings.saturating_add(hidden) > 100 {
+    /// If they are.
+    pub fn validate(self) -> Result<()> {
+        let Self { chains, hidden } = self;
+        if chains.saturating_add(hidden) > 100 {
             return Err(Error::Setting(format!(
-                "{rings} % rings and {hidden} % hidden starts: give at most 100 percent"
+                "{chains} % chains and {hidden} % hidden starts: give at most 100 percent"
             )));
-        }
-        if rings > 0 && star.degree < 2 {
-            return Err(Error::Setting(
-                "a ring with the edges of 1 arm is shorter than the path: give 2 arms".to_owned(),
-            ));
         }
         Ok(())
     }
@@ -124,9 +121,9 @@ impl Unguessable {
         let mut random = Random::new(seed, UNGUESSABLE_STREAM);
         for example in examples {
             let place = random.below(100);
-            if place < self.rings {
-                *example = star.draw_ring(&mut random);
-            } else if place < self.rings + self.hidden
+            if place < self.chains {
+                *example = star.draw_chain(&mut random);
+            } else if place < self.chains + self.hidden
                 && let Some((edges, ends)) = example.prompt.split_once('/')
                 && let Some((_, goal)) = ends.split_once(',')
             {
@@ -175,16 +172,17 @@ mod tests {
     }
 
     #[test]
-    fn rings_and_hidden_starts_are_as_many_as_asked() {
+    fn chains_and_hidden_starts_are_as_many_as_asked() {
         let star = StarGraph { degree: 2, length: 4, nodes: 10, reversed: false };
         let mut random = Random::new(3, 3);
         let examples: Vec<Example> = (0..1000).map(|_| star.draw(&mut random)).collect();
-        for (rings, hidden) in [(0, 0), (30, 0), (0, 30), (60, 40), (0, 100), (100, 0)] {
-            let unguessable = Unguessable { rings, hidden };
-            unguessable.validate(star).unwrap();
+        for (chains, hidden) in [(0, 0), (30, 0), (0, 30), (60, 40), (0, 100), (100, 0)] {
+            let unguessable = Unguessable { chains, hidden };
+            unguessable.validate().unwrap();
             let mut changed = examples.clone();
             unguessable.change(&mut changed, star, 1);
             let mut counts = (0, 0);
+            let mut goals = std::collections::BTreeSet::new();
             for (before, after) in examples.iter().zip(&changed) {
                 let start = after.answer.split(',').next().unwrap();
                 let told = after.prompt.replacen("/$,", &format!("/{start},"), 1);
@@ -201,24 +199,39 @@ mod tests {
                 let (edges, _) = told.split_once('/').unwrap();
                 let edges: Vec<(&str, &str)> =
                     edges.split('|').filter_map(|edge| edge.split_once(',')).collect();
-                for node in after.answer.split(',') {
-                    assert_eq!(edges.iter().filter(|edge| edge.0 == node).count(), 1, "{told}");
-                    assert_eq!(edges.iter().filter(|edge| edge.1 == node).count(), 1, "{told}");
-                }
+                // One edge into each node but the first, one out of each but the last.
+                let once = |of: fn(&(&str, &str)) -> String| {
+                    edges.iter().map(of).collect::<std::collections::BTreeSet<_>>().len() == edges.len()
+                };
+                assert!(once(|edge| edge.0.to_owned()) && once(|edge| edge.1.to_owned()), "{told}");
+                assert_eq!((edges.len(), after.answer.split(',').count()), (6, 4));
+                goals.insert(
+                    after
+                        .answer
+                        .split(',')
+                        .map(|node| edges.iter().any(|edge| edge.0 == node))
+                        .all(|out| out),
+                );
             }
             let near =
                 |count: usize, percent: usize| count.abs_diff(10 * percent) <= 5 * percent.min(100 - percent);
-            assert!(near(counts.0, rings) && near(counts.1, hidden), "{counts:?} of 1000 at {unguessable:?}");
+            assert!(
+                near(counts.0, chains) && near(counts.1, hidden),
+                "{counts:?} of 1000 at {unguessable:?}"
+            );
+            assert_eq!(
+                goals.len(),
+                if chains > 0 { 2 } else { 0 },
+                "the goal is the last node, and it is not"
+            );
         }
     }
 
     #[test]
-    fn more_than_all_and_rings_of_one_arm_are_refused() {
-        let star = StarGraph { degree: 1, length: 4, nodes: 10, reversed: false };
-        let refusal = |rings, hidden| Unguessable { rings, hidden }.validate(star).unwrap_err().to_string();
-        assert!(refusal(60, 41).contains("60 % rings and 41 % hidden"));
+    fn more_than_all_is_refused() {
+        let refusal = |chains, hidden| Unguessable { chains, hidden }.validate().unwrap_err().to_string();
+        assert!(refusal(60, 41).contains("60 % chains and 41 % hidden"));
         assert!(refusal(0, usize::MAX).contains("100 percent"));
-        assert!(refusal(1, 0).contains("2 arms"));
     }
 
     #[test]

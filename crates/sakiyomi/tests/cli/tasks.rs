@@ -77,8 +77,8 @@ fn every_task_is_drawn() {
     let nodes = ["data", "generate", "star-graph", "--nodes", "5", "--output", "x"];
     place.refuses(&nodes, &["9 nodes, and there are 5"]);
     place.refuses(
-        &[GRAPHS, &["--rings", "60", "--hide-start", "41"]].concat(),
-        &["60 % rings", "100 percent"],
+        &[GRAPHS, &["--chains", "60", "--hide-start", "41"]].concat(),
+        &["60 % chains", "100 percent"],
     );
     assert!(!place.exists("x") && !place.exists("graphs"));
 }
@@ -86,7 +86,7 @@ fn every_task_is_drawn() {
 #[test]
 fn starts_are_hidden_in_training_only() {
     let place = Place::new();
-    place.succeeds(&[GRAPHS, &["--rings", "40", "--hide-start", "60"]].concat());
+    place.succeeds(&[GRAPHS, &["--chains", "40", "--hide-start", "60"]].concat());
     let hidden = |file: &str| {
         let text = String::from_utf8(place.read(&format!("graphs/{file}"))).unwrap();
         text.lines().filter(|line| line.contains("/$,")).count()

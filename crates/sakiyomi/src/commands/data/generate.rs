@@ -79,8 +79,8 @@ fn examples(
                 reversed: of.reversed,
             };
             graph.validate()?;
-            let unguessable = star_graph::Unguessable { rings: of.rings, hidden: of.hide_start };
-            unguessable.validate(graph)?;
+            let unguessable = star_graph::Unguessable { chains: of.chains, hidden: of.hide_start };
+            unguessable.validate()?;
             let mut drawn = tasks::draw_apart(seed, train, test, |random| graph.draw(random));
             if let Some((training, _)) = &mut drawn {
                 unguessable.change(training, graph, seed);

@@ -205,13 +205,7 @@ mod tests {
                 };
                 assert!(once(|edge| edge.0.to_owned()) && once(|edge| edge.1.to_owned()), "{told}");
                 assert_eq!((edges.len(), after.answer.split(',').count()), (6, 4));
-                goals.insert(
-                    after
-                        .answer
-                        .split(',')
-                        .map(|node| edges.iter().any(|edge| edge.0 == node))
-                        .all(|out| out),
-                );
+                goals.insert(after.answer.split(',').all(|node| edges.iter().any(|edge| edge.0 == node)));
             }
             let near =
                 |count: usize, percent: usize| count.abs_diff(10 * percent) <= 5 * percent.min(100 - percent);

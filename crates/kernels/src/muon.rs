@@ -1,7 +1,7 @@
 //! Muon (Jordan et al. 2024, scaled as by Liu et al. 2502.16982): a matrix moves in the direction of its momentum with all singular
 //! values brought near 1, so that rare directions learn as fast as common ones.
 
-use crate::matmul::{View, ViewMut, Write, product_nn, product_nt};
+use crate::matmul::{View, ViewMut, Write, product_nn, product_nt, product_tn};
 
 /// Coefficients of the odd polynomial (Jordan et al.): in [`ROUNDS`] rounds it takes singular values from 0.01 to 1 to between about 0.7
 /// and 1.2. One that converges would need more rounds, and trains no better.
@@ -64,36 +64,30 @@ impl Muon {
 }
 
 /// `matrix` with its singular values near 1, by Newton's and Schulz's iteration on its shorter side. A matrix of zeros stays one.
-fn orthogonal(matrix: Vec<f32>, rows: usize, columns: usize) -> Vec<f32> {
-    let turned = rows > columns;
-    let (mut x, m, n) =
-        if turned { (transposed(&matrix, rows, columns), columns, rows) } else { (matrix, rows, columns) };
+fn orthogonal(mut x: Vec<f32>, rows: usize, columns: usize) -> Vec<f32> {
     let length = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
     let scale = (1.0 / (length + 1e-12)) as f32;
     x.iter_mut().for_each(|x| *x *= scale);
     let [a, b, c] = COEFFICIENTS;
-    let (mut gram, mut square, mut next) = (vec![0.0; m * m], vec![0.0; m * m], vec![0.0; m * n]);
+    let side = rows.min(columns);
+    let (mut gram, mut square, mut next) = (vec![0.0; side * side], vec![0.0; side * side], x.clone());
     for _ in 0..ROUNDS {
-        let matrix = View::new(&x, m, n);
-        product_nt(matrix, matrix, ViewMut::new(&mut gram, m, m), Write::Overwrite);
-        let factor = View::new(&gram, m, m);
-        product_nn(factor, factor, ViewMut::new(&mut square, m, m), Write::Overwrite);
+        let matrix = View::new(&x, rows, columns);
+        let onto_gram = ViewMut::new(&mut gram, side, side);
+        match rows <= columns {
+            true => product_nt(matrix, matrix, onto_gram, Write::Overwrite),
+            false => product_tn(matrix, matrix, onto_gram, Write::Overwrite),
+        }
+        let factor = View::new(&gram, side, side);
+        product_nn(factor, factor, ViewMut::new(&mut square, side, side), Write::Overwrite);
         square.iter_mut().zip(&gram).for_each(|(square, gram)| *square = b * gram + c * *square);
-        product_nn(View::new(&square, m, m), matrix, ViewMut::new(&mut next, m, n), Write::Overwrite);
+        let factor = View::new(&square, side, side);
+        let (left, right) = if rows <= columns { (factor, matrix) } else { (matrix, factor) };
+        product_nn(left, right, ViewMut::new(&mut next, rows, columns), Write::Overwrite);
         next.iter_mut().zip(&x).for_each(|(next, x)| *next += a * x);
         std::mem::swap(&mut x, &mut next);
     }
-    if turned { transposed(&x, m, n) } else { x }
-}
-
-fn transposed(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; matrix.len()];
-    for (row, values) in matrix.chunks(columns).enumerate() {
-        for (column, value) in values.iter().enumerate() {
-            out[column * rows + row] = *value;
-        }
-    }
-    out
+    x
 }
 
 #[cfg(test)]

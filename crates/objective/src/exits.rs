@@ -29,6 +29,11 @@ impl<'a> Exits<'a> {
         }
     }
 
+    /// Whether there are none to learn.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
     /// The loss of rows from `first` on, `scale` times the exits' weight each; what the unembedding says is learnt there as well.
     pub(crate) fn learn(&self, tape: &mut Tape, first: usize, targets: &[u32], scale: f32) {
         let (unembedding, cap) = (self.decoder.unembedding, self.decoder.config.variant.logit_cap);

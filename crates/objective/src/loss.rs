@@ -123,9 +123,11 @@ pub(crate) fn loss_through_states(
             exits.see(tape, layer, state);
         });
     let sums = objective.loss_from(tape, decoder, &states, batch, window);
-    let mut targets = Vec::new();
-    batch.targets(1, &mut targets);
-    exits.learn(tape, 0, &targets, objective.weight(1) / window.targets[0].max(1) as f32);
+    if !exits.is_empty() {
+        let mut targets = Vec::new();
+        batch.targets(1, &mut targets);
+        exits.learn(tape, 0, &targets, objective.weight(1) / window.targets[0].max(1) as f32);
+    }
     tape.backward_to(start);
     sums
 }

@@ -4,11 +4,11 @@ use model::{Decoder, DecoderConfig};
 use objective::{
     HeadKind, HeadStart, HeadsSpec, Objective, ParallelHeads, RegisterStart, Registers, RegistersSpec,
 };
-use tensor::{Params, random};
+use tensor::Params;
 use train::config::{OptimiserKind, TrainSection};
 use train::step::Stepper;
 
-use crate::support::{documents, every_kind, packed, relative_difference, tiny_config};
+use crate::support::{documents, every_kind, fill, packed, relative_difference, tiny_config};
 
 const WEIGHT: f64 = 0.5;
 
@@ -36,17 +36,6 @@ fn deep_config() -> DecoderConfig {
     DecoderConfig { layers: 4, ..tiny_config(true) }
 }
 
-fn filled(mut params: Params) -> Params {
-    let mut rng = random::seeded(2, 9);
-    let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
-    for id in ids {
-        let base = if params.get(id).name.ends_with("norm.weight") { 1.0 } else { 0.0 };
-        let values = random::normal(&mut rng, params.data(id).len(), 0.35);
-        params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
-    }
-    params
-}
-
 /// `parts[0]` and `WEIGHT` times the others are the gradients with early exits.
 fn assert_sum(parts: &[Vec<Vec<f32>>], exits: &[Vec<f32>], what: &str) {
     for (index, found) in exits.iter().enumerate() {
@@ -64,7 +53,7 @@ fn exits_of_registers_are_models_of_fewer_blocks() {
     let (decoder, mut params) = Decoder::initialise(&deep_config(), 1).unwrap();
     let spec = RegistersSpec { d_max: 3, ..RegistersSpec::default() };
     let objective = Registers::attach(spec, &decoder, &mut params, RegisterStart::Fresh { seed: 1 }).unwrap();
-    let params = filled(params);
+    fill(&mut params, 9);
     let of_layers = |layers| {
         let decoder = Decoder::find(&DecoderConfig { layers, ..deep_config() }, &params).unwrap();
         gradients(&params, &decoder, &objective, 0.0, false)
@@ -82,7 +71,7 @@ fn exits_of_heads_are_models_of_fewer_blocks() {
         let (decoder, mut params) = Decoder::initialise(&deep_config(), 1).unwrap();
         let start = || HeadStart::Fresh { seed: 1 };
         let heads = ParallelHeads::attach(spec.clone(), &decoder, &mut params, start()).unwrap();
-        let mut params = filled(params);
+        fill(&mut params, 9);
         // The blocks below the heads that are blocks themselves.
         let trunk = if spec.kind == HeadKind::Anticausal { 4 - spec.n } else { 3 };
         let whole = gradients(&params, &decoder, &heads, 0.0, false);

@@ -10,7 +10,7 @@ use tensor::{Arena, LossSum, Ops, Params, Tape, random};
 use train::config::TrainSection;
 use train::step::Stepper;
 
-use crate::support::{VOCABULARY, documents, layout, packed, relative_difference, slope, tiny_config};
+use crate::support::{VOCABULARY, documents, fill, layout, packed, relative_difference, slope, tiny_config};
 
 fn spec(kind: JointKind, n: usize, rank: usize) -> JointSpec {
     JointSpec::new(kind, n, rank)
@@ -27,13 +27,7 @@ impl Joint {
     fn new(config: &DecoderConfig, spec: JointSpec) -> Self {
         let (decoder, mut params) = Decoder::initialise(config, 1).unwrap();
         let heads = JointHeads::attach(spec, &decoder, &mut params, 1).unwrap();
-        let mut rng = random::seeded(2, 2);
-        let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            let base = if params.get(id).name.ends_with("norm.weight") { 1.0 } else { 0.0 };
-            let values = random::normal(&mut rng, params.data(id).len(), 0.35);
-            params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
-        }
+        fill(&mut params, 2);
         Self { decoder, params, heads }
     }
 

@@ -9,7 +9,7 @@ use train::step::Stepper;
 use train::{Checkpoint, RunFolder, train};
 
 use crate::small_run::{Watcher, config, finish};
-use crate::support::{documents, families, packed, relative_difference, slope, tiny_config};
+use crate::support::{documents, families, fill, packed, relative_difference, slope, tiny_config};
 
 struct Model {
     decoder: Decoder,
@@ -31,13 +31,7 @@ impl Model {
         let (decoder, mut params) = Decoder::initialise(config, 1).unwrap();
         let start = RegisterStart::Fresh { seed: 1 };
         let objective = Registers::attach(spec, &decoder, &mut params, start).unwrap();
-        let mut rng = random::seeded(2, 9);
-        let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            let base = if params.get(id).name.ends_with("norm.weight") { params.data(id)[0] } else { 0.0 };
-            let values = random::normal(&mut rng, params.data(id).len(), 0.35);
-            params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
-        }
+        fill(&mut params, 9);
         Self { decoder, params, objective }
     }
 

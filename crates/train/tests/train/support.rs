@@ -60,6 +60,18 @@ pub struct Model {
     pub objective: ParallelHeads,
 }
 
+/// Values large enough that every path matters, and no two tensors alike; norms around the gain that they have in a new model: 1, or 0
+/// where 1 is added.
+pub fn fill(params: &mut Params, stream: u64) {
+    let mut rng = random::seeded(2, stream);
+    let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
+    for id in ids {
+        let base = if params.get(id).name.ends_with("norm.weight") { params.data(id)[0] } else { 0.0 };
+        let values = random::normal(&mut rng, params.data(id).len(), 0.35);
+        params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
+    }
+}
+
 /// Every kind of head, and none.
 pub fn every_kind() -> Vec<HeadsSpec> {
     let spec = |kind, unembedding| HeadsSpec { n: 3, kind, unembedding, weights: vec![1.0, 0.5, 0.25] };
@@ -80,14 +92,7 @@ impl Model {
         let (decoder, mut params) = Decoder::initialise(config, 1).unwrap();
         let objective =
             ParallelHeads::attach(spec.clone(), &decoder, &mut params, HeadStart::Fresh { seed: 1 }).unwrap();
-        let mut rng = random::seeded(2, 2);
-        let ids: Vec<_> = params.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            // Norms begin at the gain that they have in a new model: 1, or 0 where 1 is added.
-            let base = if params.get(id).name.ends_with("norm.weight") { params.data(id)[0] } else { 0.0 };
-            let values = random::normal(&mut rng, params.data(id).len(), 0.35);
-            params.data_mut(id).iter_mut().zip(values).for_each(|(to, value)| *to = base + value);
-        }
+        fill(&mut params, 2);
         Self { decoder, params, objective }
     }
 

@@ -15,12 +15,14 @@ pub struct Window {
     pub targets: Vec<usize>,
     /// Weight of the losses of early exits; 0: none.
     pub exit_weight: f32,
+    /// Whether something is learnt: registers that carry tokens do so then, and not where a model is measured.
+    pub training: bool,
 }
 
 impl Window {
-    /// Without early exits.
+    /// Of a measurement, without early exits.
     pub fn new(targets: Vec<usize>) -> Self {
-        Self { targets, exit_weight: 0.0 }
+        Self { targets, exit_weight: 0.0, training: false }
     }
 
     /// Counts the targets of `batches` at depths `1..=depths`.

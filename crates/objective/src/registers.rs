@@ -14,7 +14,7 @@ mod place;
 use data::Batch;
 use model::Decoder;
 use serde::{Deserialize, Serialize};
-use tensor::{Layout, LossSum, ParamId, Tape};
+use tensor::{Blend, Layout, LossSum, ParamId, Tape};
 
 use crate::exits::Exits;
 use crate::{Drafter, Error, Objective, Result, Window};
@@ -69,6 +69,14 @@ pub struct RegistersSpec {
     /// At the ends of an image's rows.
     #[serde(default)]
     pub row_end: RowEnd,
+    /// Share of the registers that carry a token's embedding in training, as a whole or blended with the vector: the token of their
+    /// own position, or a decoy, any token that they see. 0: none, as in the paper.
+    ///
+    /// A register cannot read its target off the token before it, since it stands in that token's place without it. The token's own
+    /// row can, or can guess from it, and a model learns to tell the two by whether there is a token. Where tokens are not
+    /// to be trusted it cannot, and what registers find out is said by the tokens' rows as well.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub decoys: f64,
     /// Of what is drawn.
     pub seed: u64,
 }
@@ -95,6 +103,7 @@ impl Default for RegistersSpec {
             consecutive: 1,
             grid_width: 0,
             row_end: RowEnd::Wrap,
+            decoys: 0.0,
             seed: 0,
         }
     }
@@ -148,6 +157,9 @@ impl RegistersSpec {
         if !(self.density > 0.0 && self.density <= 1.0) {
             return refuse("density", format!("is {}: give more than 0 and at most 1", self.density));
         }
+        if !(0.0..=1.0).contains(&self.decoys) {
+            return refuse("decoys", format!("is {}: give 0 to 1", self.decoys));
+        }
         if self.grid_width == 1 {
             return refuse("grid_width", "is 1: an image of one column is text; leave it out".to_owned());
         }
@@ -173,6 +185,11 @@ impl RegistersSpec {
     }
 }
 
+/// So that a model without them can be read by programs that do not know of them.
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
+}
+
 /// A vector beside a decoder.
 #[derive(Clone, Debug)]
 pub struct Registers {
@@ -192,6 +209,15 @@ impl Registers {
     /// The vector that all registers share, `[width]`.
     pub fn vector(&self) -> ParamId {
         self.vector[0]
+    }
+
+    /// What `placed` carry in this window; empty: nothing.
+    fn carried(&self, placed: &[Placed], window: &Window) -> Vec<Blend> {
+        if window.training && self.spec.decoys > 0.0 {
+            placed.iter().map(|placed| placed.carried).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Which of the losses is that of a register.
@@ -263,7 +289,8 @@ impl Objective for Registers {
     fn loss(&self, tape: &mut Tape, decoder: &Decoder, batch: &Batch, window: &Window) -> Vec<LossSum> {
         let placed = self.place(batch, window.depths());
         let start = tape.mark();
-        let embedded = tape.embed_with_registers(&decoder.embedding, &batch.inputs(), self.vector());
+        let carried = self.carried(&placed, window);
+        let embedded = tape.embed_with_registers(&decoder.embedding, &batch.inputs(), self.vector(), carried);
         let mut exits = Exits::new(decoder, window);
         let states =
             decoder.run_blocks(tape, embedded, 0..decoder.blocks.len(), &mut |tape, layer, state| {

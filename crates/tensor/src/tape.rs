@@ -12,6 +12,7 @@ mod linear;
 mod loss;
 mod norms;
 mod recompute;
+mod registers;
 mod several;
 
 use std::borrow::Cow;
@@ -23,6 +24,8 @@ use kernels::attention::{Mask, SideRow};
 use kernels::full_attention::FullAttention;
 use kernels::matmul::{Precision, Write};
 use recompute::TapePart;
+pub use registers::Blend;
+use registers::RegisterRows;
 
 use crate::{
     Activation, Arena, AttentionSpec, Embedding, Gradients, HeadNorms, Linear, LossSum, Norm, Ops, ParamId,
@@ -141,7 +144,7 @@ pub struct Mark(usize);
 
 enum Op {
     Input,
-    Embed { embedding: Embedding, tokens: Vec<u32>, register: Option<ParamId> },
+    Embed { embedding: Embedding, tokens: Vec<u32>, registers: Option<RegisterRows> },
     Norm { x: usize, norm: Norm, inverse_rms: Vec<f32> },
     NormAdd { x: usize, norm: Norm, inverse_rms: Vec<f32>, residual: usize },
     Linear { x: usize, maps: Vec<Linear>, inner: Inner },
@@ -301,13 +304,29 @@ impl<'a> Tape<'a> {
     }
 
     /// Tokens to rows as [`Ops::embed`] does, and behind them a row for each register of the layout: `vector` `[width]`, with
-    /// the learned position of the place where the register stands, if the model has such.
-    pub fn embed_with_registers(&mut self, embedding: &Embedding, tokens: &[u32], vector: ParamId) -> Var {
-        self.embed_rows(embedding, tokens, Some(vector))
+    /// the learned position of the place where the register stands, if the model has such. With `blends`, one for each register,
+    /// a share of each row is the embedding of a token in place of the vector; empty: none is blended.
+    pub fn embed_with_registers(
+        &mut self,
+        embedding: &Embedding,
+        tokens: &[u32],
+        vector: ParamId,
+        blends: Vec<Blend>,
+    ) -> Var {
+        assert!(
+            blends.is_empty() || blends.len() == self.layout.registers.len(),
+            "a blend for each register"
+        );
+        self.embed_rows(embedding, tokens, Some(RegisterRows { vector, blends }))
     }
 
-    fn embed_rows(&mut self, embedding: &Embedding, tokens: &[u32], register: Option<ParamId>) -> Var {
-        let registers = if register.is_some() { self.layout.registers.len() } else { 0 };
+    fn embed_rows(
+        &mut self,
+        embedding: &Embedding,
+        tokens: &[u32],
+        register_rows: Option<RegisterRows>,
+    ) -> Var {
+        let registers = if register_rows.is_some() { self.layout.registers.len() } else { 0 };
         assert_eq!(tokens.len(), self.layout.token_rows(), "tokens and layout disagree");
         assert_eq!(registers, self.layout.registers.len(), "registers without a vector");
         let (_, width) = self.params.matrix_shape(embedding.table);
@@ -317,10 +336,8 @@ impl<'a> Tape<'a> {
         if embedding.scale != 1.0 {
             kernels::vector::scale(of_tokens, embedding.scale);
         }
-        if let Some(vector) = register {
-            of_registers
-                .chunks_exact_mut(width)
-                .for_each(|row| row.copy_from_slice(self.params.data(vector)));
+        if let Some(rows) = &register_rows {
+            rows.fill(self.params, embedding, of_registers);
         }
         if let Some(positions) = embedding.positions {
             let mut added = self.arena.take(value.len());
@@ -329,11 +346,12 @@ impl<'a> Tape<'a> {
             kernels::vector::add_assign(&mut value, &added);
             self.arena.give(added);
         }
-        let trained = [Some(embedding.table), embedding.positions, register]
-            .into_iter()
-            .flatten()
-            .any(|parameter| self.trained(parameter));
-        let op = Op::Embed { embedding: *embedding, tokens: tokens.to_vec(), register };
+        let trained =
+            [Some(embedding.table), embedding.positions, register_rows.as_ref().map(|rows| rows.vector)]
+                .into_iter()
+                .flatten()
+                .any(|parameter| self.trained(parameter));
+        let op = Op::Embed { embedding: *embedding, tokens: tokens.to_vec(), registers: register_rows };
         self.push(op, width, value, trained)
     }
 }

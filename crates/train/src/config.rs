@@ -125,6 +125,7 @@ impl ObjectiveSection {
             consecutive: self.consecutive,
             grid_width: self.grid_width,
             row_end: self.row_end,
+            decoys: self.decoys,
             seed,
         }
     }

@@ -16,7 +16,7 @@ impl fmt::Display for Safe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.newest {
             Some(step) => write!(f, "the checkpoint of step {step} is whole"),
-            None => write!(f, "there is no checkpoint yet"),
+            None => write!(f, "there is no checkpoint to go on from"),
         }
     }
 }
@@ -316,7 +316,7 @@ mod tests {
         };
         assert_eq!(
             told(None, Some(64.0)),
-            "step 3: the loss is NaN; there is no checkpoint yet: begin again in another run.folder, or remove this one first, \
+            "step 3: the loss is NaN; there is no checkpoint to go on from: begin again in another run.folder, or remove this one first, \
              with a lower train.learning_rate (now 0.5) or a smaller train.clip (now 0, which is off), or more \
              train.warmup_steps or a smaller lora.alpha (now 64.0)"
         );

@@ -331,11 +331,11 @@ impl<'a> Run<'a> {
     }
 
     /// The error of a run whose loss went wrong at `step`, after the first bad one at `first_bad`. What was saved right before
-    /// that holds the very update that did it: it makes way for the one before.
+    /// that holds the very update that did it: it makes way for the one before, and without one there is none to go on from.
     fn diverged(&mut self, step: usize, first_bad: usize, what: String) -> Error {
         if self.newest.is_some_and(|newest| newest + 1 == first_bad) {
             match set_last_aside(self.folder) {
-                Ok(older) => self.newest = older.or(self.newest),
+                Ok(older) => self.newest = older,
                 Err(error) => return error,
             }
         }

@@ -29,7 +29,7 @@ const MAY_CHANGE: &[&str] = &[
 ];
 
 /// Keys that change what the steps do from here on, and may differ all the same: what to try when a loss explodes.
-const REMEDIES: &[&str] = &["train.learning_rate", "train.clip"];
+const REMEDIES: &[&str] = &["train.learning_rate", "train.matrix_rate", "train.clip"];
 
 impl RunFolder {
     /// The folder at `path`, whether or not a run is there.

@@ -116,7 +116,8 @@ impl Stepper {
         batches: &[Batch],
         depths: usize,
     ) -> StepReport {
-        let window = Window { exit_weight: self.exit_weight, ..objective.window(batches, depths) };
+        let window =
+            Window { exit_weight: self.exit_weight, training: true, ..objective.window(batches, depths) };
         self.gradients.clear();
         let mut sums = vec![LossSum::default(); depths + objective.components()];
         let states = std::mem::take(&mut self.states);

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `state.json` | steps done and the time they took, position in the data, the losses that decide what is best and when to stop |
-//! | `moments.safetensors` | both moments of every trained parameter, as `NAME.first` and `NAME.second` |
+//! | `moments.safetensors` | the moments of every trained parameter, as `NAME.first` and, where AdamW updates it, `NAME.second` |
 //!
 //! Nothing else is random or carried over: the learning rate and the depths of a step follow from its number.
 

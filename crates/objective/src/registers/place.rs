@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use data::random::Random;
 use data::{Batch, PADDING};
-use tensor::Register;
+use tensor::{Blend, Register};
 
 use super::{OffsetsPer, RegistersSpec, RowEnd};
 
 /// A register in its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placed {
     /// Where it stands.
     pub register: Register,
@@ -17,6 +17,8 @@ pub struct Placed {
     pub offset: u32,
     /// What it is to predict.
     pub target: u32,
+    /// What it carries of a token in training ([`RegistersSpec::decoys`]); a share of 0: nothing.
+    pub carried: Blend,
 }
 
 /// The registers of one row, with some of `offsets`; those without a target, or with a position beyond the model's context,
@@ -32,6 +34,8 @@ pub(super) fn of_row(
     row: usize,
 ) -> Vec<Placed> {
     let mut random = Random::new(spec.seed ^ PURPOSE, batch.draws[row]);
+    // By itself, so that registers stand where they stand without it.
+    let mut tokens_drawn = Random::new(spec.seed ^ CARRYING, batch.draws[row]);
     let ahead = batch.targets_ahead(row);
     let mut placed = Vec::new();
     for segment in segments(batch, row) {
@@ -41,6 +45,7 @@ pub(super) fn of_row(
         };
         let nearest = shared.iter().copied().min().unwrap_or(offsets[0]);
         let grid = Grid::of(spec, batch, row, &segment);
+        let first = segment.start;
         let anchors: Vec<usize> = segment.filter(|&index| ahead[index] as usize >= nearest).collect();
         for anchor in choose(spec, anchors, &mut random) {
             let own = match spec.offsets {
@@ -50,6 +55,7 @@ pub(super) fn of_row(
             for &offset in own.as_ref().unwrap_or(&shared) {
                 let position = batch.positions[row * batch.length + anchor] as usize + offset - 1;
                 if ahead[anchor] as usize >= offset && position < context && grid.has(anchor, offset) {
+                    let tokens = &batch.tokens[row * batch.stride()..][..batch.stride()];
                     placed.push(Placed {
                         register: Register {
                             row: row as u32,
@@ -57,7 +63,13 @@ pub(super) fn of_row(
                             position: position as u32,
                         },
                         offset: offset as u32,
-                        target: batch.tokens[row * batch.stride() + anchor + offset],
+                        target: tokens[anchor + offset],
+                        carried: carry(
+                            spec,
+                            &tokens[first..=anchor],
+                            tokens[anchor + offset - 1],
+                            &mut tokens_drawn,
+                        ),
                     });
                 }
             }
@@ -68,6 +80,9 @@ pub(super) fn of_row(
 
 /// Sets the draws of registers apart from everything else that a seed decides.
 const PURPOSE: u64 = 0x7265_6769_7374_6572;
+
+/// Sets the draws of what registers carry apart from those of where they stand.
+const CARRYING: u64 = 0x6361_7272_7969_6e67;
 
 /// Inputs of each segment of a row, padding left out.
 fn segments(batch: &Batch, row: usize) -> Vec<Range<usize>> {
@@ -89,6 +104,21 @@ fn draw(spec: &RegistersSpec, offsets: &[usize], random: &mut Random) -> Vec<usi
     random.shuffle(&mut offsets);
     offsets.truncate(spec.consecutive);
     offsets
+}
+
+/// What a register carries that stands where the document has `own`; `past` is what it sees.
+///
+/// As often the token that belongs there as one of the past: if it were always right, a row with a token could always go by it.
+/// Nothing is drawn from what comes later, which would tell a register its target. Whole in two of five, as the rows of tokens are,
+/// else by every share, which are the steps between a register and such a row.
+fn carry(spec: &RegistersSpec, past: &[u32], own: u32, random: &mut Random) -> Blend {
+    const STEPS: usize = 1 << 16;
+    if spec.decoys == 0.0 || !random.chance((spec.decoys * STEPS as f64).round() as usize, STEPS) {
+        return Blend { token: own, share: 0.0 };
+    }
+    let token = if random.chance(1, 2) { past[random.below(past.len())] } else { own };
+    let share = if random.chance(2, 5) { 1.0 } else { random.below(STEPS + 1) as f32 / STEPS as f32 };
+    Blend { token, share }
 }
 
 /// The image of a segment, where its row ends matter.

@@ -92,7 +92,10 @@ fn a_file_that_may_not_grow_stops_a_run_that_goes_on_when_it_may() {
     let limited = |arguments: &[&str]| limited(&place, 8, arguments);
     let output = limited(&training(SETTINGS));
     let told = complaint(&output);
-    assert!(told.contains("File too large") && told.contains("there is no checkpoint yet"), "{told}");
+    assert!(
+        told.contains("File too large") && told.contains("there is no checkpoint to go on from"),
+        "{told}"
+    );
     place.succeeds(&["train", "run/run.toml", "train.steps=3", "--resume"]);
     assert!(
         complaint(&limited(&["train", "run/run.toml", "train.steps=8", "--resume"]))

@@ -3,8 +3,9 @@
 use kernels::attention::Mask;
 use kernels::matmul::Write;
 
+use super::registers::RegisterRows;
 use super::{Mark, Node, Op, Tape};
-use crate::{Activation, AttentionSpec, Embedding, ParamId};
+use crate::{Activation, AttentionSpec, Embedding};
 
 impl Tape<'_> {
     /// Runs back from the end to `mark`: gradients of parameters are added to, gradients of values before the mark wait
@@ -31,8 +32,8 @@ impl Tape<'_> {
 
     fn step_back(&mut self, node: &Node, mut gradient: Vec<f32>) {
         match &node.op {
-            Op::Embed { embedding, tokens, register } => {
-                self.embed_back(embedding, tokens, *register, node.width, &mut gradient);
+            Op::Embed { embedding, tokens, registers } => {
+                self.embed_back(embedding, tokens, registers.as_ref(), node.width, &mut gradient);
             }
             Op::Input => {}
             Op::FullAttention { queries, memory, shape } => {
@@ -89,7 +90,7 @@ impl Tape<'_> {
         &mut self,
         embedding: &Embedding,
         tokens: &[u32],
-        register: Option<ParamId>,
+        registers: Option<&RegisterRows>,
         width: usize,
         gradient: &mut [f32],
     ) {
@@ -98,10 +99,8 @@ impl Tape<'_> {
             kernels::embedding::scatter_add(gradient, width, &self.layout.all_positions(), slot);
         }
         let (of_tokens, of_registers) = gradient.split_at_mut(tokens.len() * width);
-        if !of_registers.is_empty()
-            && let Some(slot) = register.and_then(|vector| gradients.adding_slot(vector))
-        {
-            of_registers.chunks_exact(width).for_each(|row| kernels::vector::add_assign(slot, row));
+        if let Some(rows) = registers {
+            rows.hand_back(gradients, embedding, of_registers);
         }
         if let Some(slot) = gradients.adding_slot(embedding.table) {
             if embedding.scale != 1.0 {

@@ -237,6 +237,8 @@ section! {
         grid_width: usize = 0,
         /// Registers of images whose target lies beyond the end of the row: "wrap" into the next row, or "drop" them.
         row_end: RowEnd = RowEnd::Wrap,
+        /// Registers: share of them that carry a token in training, their position's own or one that they see (docs/registers.md).
+        decoys: f64 = 0.0,
         /// Joint heads: states of the mixture. 1 is linear parallel heads.
         rank: usize = 4,
         /// Joint heads: "cp" (a sum over states of products over tokens) or "tree" (a binary tree of mixtures).
@@ -369,7 +371,8 @@ section! {
         /// Share of all steps in which wsd decays.
         decay_fraction: f64 = 0.2,
         /// "adamw", or "muon": the matrices of blocks and heads move in the direction of their momentum with all singular values made
-        /// equal, which needs fewer steps, and half of the optimiser's memory; embedding, unembedding, gains and biases stay with AdamW.
+        /// equal, which needs fewer steps, and for them half of the optimiser's memory. The rest stays with AdamW: embedding,
+        /// unembedding, gains, biases.
         optimiser: OptimiserKind = OptimiserKind::AdamW,
         /// Muon: its learning rate, as a multiple of learning_rate.
         matrix_rate: f64 = 1.0,

@@ -245,14 +245,27 @@ impl TrainSection {
             return refuse("train.steps", format!("is {}: give at most {MOST_STEPS}", self.steps));
         }
         let unit = |value: f64| (0.0..=1.0).contains(&value);
-        let positive = |value: f64| value > 0.0 && value.is_finite();
-        let not_negative = |value: f64| value >= 0.0 && value.is_finite();
+        // Finite in the precision they are used in, too.
+        let positive = |value: f64| value > 0.0 && (value as f32).is_finite();
+        let not_negative = |value: f64| value >= 0.0 && (value as f32).is_finite();
         let ranges = [
-            ("train.learning_rate", positive(self.learning_rate), "must be above 0"),
+            (
+                "train.learning_rate",
+                positive(self.learning_rate),
+                "must be above 0 and a number in single precision",
+            ),
             ("train.epsilon", positive(self.epsilon), "must be above 0"),
             ("train.weight_decay", not_negative(self.weight_decay), "must not be negative"),
-            ("train.matrix_rate", positive(self.matrix_rate), "must be above 0"),
-            ("train.exit_weight", not_negative(self.exit_weight), "must not be negative (0: no early exits)"),
+            (
+                "train.matrix_rate",
+                positive(self.matrix_rate),
+                "must be above 0 and a number in single precision",
+            ),
+            (
+                "train.exit_weight",
+                not_negative(self.exit_weight),
+                "must be a number in single precision, not negative (0: no early exits)",
+            ),
             ("train.clip", not_negative(self.clip), "must not be negative (0 turns it off)"),
             ("train.beta1", unit(self.beta1) && self.beta1 < 1.0, "must be at least 0 and below 1"),
             ("train.beta2", unit(self.beta2) && self.beta2 < 1.0, "must be at least 0 and below 1"),

@@ -2,8 +2,8 @@
 
 use data::Batch;
 use model::{Decoder, DecoderConfig};
-use objective::{Objective, OffsetsPer, Placed, RegisterStart, Registers, RegistersSpec};
-use tensor::{Arena, Gradients, Layout, LossSum, NO_TARGET, Ops, Params, Tape, random};
+use objective::{Objective, OffsetsPer, Placed, RegisterStart, Registers, RegistersSpec, Window};
+use tensor::{Arena, Blend, Gradients, Layout, LossSum, NO_TARGET, Ops, Params, Tape, random};
 use train::config::{ObjectiveKind, TrainSection};
 use train::step::Stepper;
 use train::{Checkpoint, RunFolder, train};
@@ -23,7 +23,7 @@ fn spec(d_min: usize, d_max: usize) -> RegistersSpec {
 
 /// Offsets, density and number drawn, so that every path is taken.
 fn mixed() -> RegistersSpec {
-    RegistersSpec { offsets: OffsetsPer::Register, density: 0.7, consecutive: 2, ..spec(1, 3) }
+    RegistersSpec { offsets: OffsetsPer::Register, density: 0.7, consecutive: 2, decoys: 0.5, ..spec(1, 3) }
 }
 
 impl Model {
@@ -43,8 +43,9 @@ impl Model {
         self.objective.place(batch, self.parts())
     }
 
-    fn sums(&self, batch: &Batch) -> Vec<LossSum> {
+    fn sums(&self, batch: &Batch, training: bool) -> Vec<LossSum> {
         let window = self.objective.window(std::slice::from_ref(batch), self.parts());
+        let window = Window { training, ..window };
         let layout = self.objective.layout(batch, self.parts());
         let mut arena = Arena::default();
         let mut tape = Tape::evaluation(&self.params, &mut arena, &layout);
@@ -53,7 +54,7 @@ impl Model {
 
     /// What training minimises.
     fn loss(&self, batch: &Batch) -> f64 {
-        let sums = self.sums(batch);
+        let sums = self.sums(batch, true);
         let mean = |sums: &[LossSum]| {
             let targets: usize = sums.iter().map(|sum| sum.targets).sum();
             sums.iter().map(|sum| sum.nll).sum::<f64>() / targets.max(1) as f64
@@ -71,6 +72,11 @@ impl Model {
 
     /// Normed states of all rows, with registers where `placed` says.
     fn states(&self, batch: &Batch, placed: &[Placed]) -> Vec<f32> {
+        self.states_carrying(batch, placed, Vec::new())
+    }
+
+    /// The same with registers that carry tokens.
+    fn states_carrying(&self, batch: &Batch, placed: &[Placed], carried: Vec<Blend>) -> Vec<f32> {
         let registers = placed.iter().map(|placed| placed.register).collect();
         let layout = Layout { registers, ..crate::support::layout(batch) };
         let mut arena = Arena::default();
@@ -78,7 +84,7 @@ impl Model {
         let (decoder, vector) = (&self.decoder, self.objective.vector());
         let rows = match placed.is_empty() {
             true => tape.embed(&decoder.embedding, &batch.inputs()),
-            false => tape.embed_with_registers(&decoder.embedding, &batch.inputs(), vector),
+            false => tape.embed_with_registers(&decoder.embedding, &batch.inputs(), vector, carried),
         };
         let states = decoder.run_blocks(&mut tape, rows, 0..decoder.blocks.len(), &mut |_, _, _| {});
         let normed = decoder.final_norm(&mut tape, &states);
@@ -185,6 +191,32 @@ fn the_position_decides_what_a_register_says() {
     }
 }
 
+/// What decoys rest on: with the token of its position, as a whole, a register that looks two tokens ahead is that token's row.
+#[test]
+fn a_register_that_carries_its_own_token_is_the_row_of_that_token() {
+    let batch = Batch::single(&documents(&[8])[0], 3);
+    for config in [tiny_config(true)].into_iter().chain(families()) {
+        let model = Model::new(&config, spec(2, 2));
+        let placed = objective_at(&model, &batch, 2);
+        let carried = placed.iter().map(|placed| Blend { share: 1.0, ..placed.carried }).collect();
+        let states = model.states_carrying(&batch, &placed, carried);
+        let (tokens, registers) = states.split_at(batch.length * config.width);
+        assert_eq!(registers.len(), 6 * config.width);
+        let difference = relative_difference(registers, &tokens[config.width..][..registers.len()]);
+        assert!(difference < 1e-5, "{:?}: {difference}", config.family);
+    }
+}
+
+#[test]
+fn a_measurement_leaves_out_what_registers_carry() {
+    let batch = batch();
+    let model = Model::new(&tiny_config(true), RegistersSpec { decoys: 1.0, ..spec(1, 3) });
+    let bare = Model::new(&tiny_config(true), spec(1, 3));
+    assert_eq!(model.sums(&batch, false), bare.sums(&batch, true));
+    assert_ne!(model.sums(&batch, true)[1..], bare.sums(&batch, true)[1..]);
+    assert_eq!(model.sums(&batch, true)[0], bare.sums(&batch, true)[0]);
+}
+
 fn objective_at(model: &Model, batch: &Batch, offset: usize) -> Vec<Placed> {
     let fixed = RegistersSpec { d_min: offset, d_max: offset, ..model.objective.spec().clone() };
     let objective = Registers::find(fixed, &model.decoder, &model.params).unwrap();
@@ -203,7 +235,12 @@ fn the_loss_of_registers_reaches_the_whole_model() {
         let mut tape = Tape::training(&model.params, &mut gradients, &mut arena, &layout);
         let start = tape.mark();
         let decoder = &model.decoder;
-        let rows = tape.embed_with_registers(&decoder.embedding, &batch.inputs(), model.objective.vector());
+        let rows = tape.embed_with_registers(
+            &decoder.embedding,
+            &batch.inputs(),
+            model.objective.vector(),
+            Vec::new(),
+        );
         let states = decoder.run_blocks(&mut tape, rows, 0..decoder.blocks.len(), &mut |_, _, _| {});
         let normed = decoder.final_norm(&mut tape, &states);
         let targets: Vec<u32> = placed.iter().map(|placed| placed.target).collect();
@@ -225,9 +262,9 @@ fn packed_documents_lose_what_they_lose_alone() {
     for offset in 1..=3 {
         for config in families() {
             let model = Model::new(&config, spec(offset, offset));
-            let packed = model.sums(&together);
+            let packed = model.sums(&together, true);
             let alone: Vec<_> =
-                documents.iter().map(|tokens| model.sums(&Batch::single(tokens, 3))).collect();
+                documents.iter().map(|tokens| model.sums(&Batch::single(tokens, 3), true)).collect();
             for part in 0..2 {
                 let nll: f64 = alone.iter().map(|sums| sums[part].nll).sum();
                 let targets: usize = alone.iter().map(|sums| sums[part].targets).sum();
@@ -256,7 +293,7 @@ fn a_batch_without_registers_is_a_number() {
     let batch = Batch::single(&[1, 2, 3], 3);
     let model = Model::new(&tiny_config(true), spec(3, 3));
     assert!(model.placed(&batch).is_empty());
-    let sums = model.sums(&batch);
+    let sums = model.sums(&batch, true);
     assert_eq!(sums[1], LossSum::default());
     let plain = model.states(&batch, &[]);
     assert!(plain.iter().all(|value| value.is_finite()) && sums[0].targets == 2);

@@ -76,6 +76,35 @@ fn registers_behind_one_token_have_different_offsets() {
 }
 
 #[test]
+fn registers_carry_tokens_of_their_document() {
+    let mut batch = Batch::single(&(0..1002).collect::<Vec<u32>>(), 4);
+    for index in 500..1002 {
+        batch.segments[index] = 1;
+        batch.positions[index] = index as u32 - 500;
+        batch.first_visible[index.min(1000)] = 500;
+    }
+    let spec = RegistersSpec { decoys: 0.5, offsets: OffsetsPer::Register, ..spec(1, 3) };
+    let placed = of_row(&spec, &[1, 2, 3], 2000, &batch, 0);
+    let carrying: Vec<_> = placed.iter().filter(|placed| placed.carried.share > 0.0).collect();
+    let part = |some: usize| some as f64 / carrying.len() as f64;
+    assert!((carrying.len() as f64 / placed.len() as f64 - 0.5).abs() < 0.06);
+    let whole = carrying.iter().filter(|placed| placed.carried.share == 1.0).count();
+    assert!((part(whole) - 0.4).abs() < 0.08, "{whole}");
+    let own = |placed: &&&Placed| placed.carried.token == placed.target - 1;
+    let own = carrying.iter().filter(own).count();
+    assert!((part(own) - 0.5).abs() < 0.08, "{own}");
+    assert!(carrying.iter().all(|p| (p.carried.token < 500) == (p.register.anchor < 500)));
+    // Nothing from behind the token, but for the register's own.
+    let seen = |p: &&Placed| p.carried.token <= p.register.anchor || p.carried.token == p.target - 1;
+    assert!(carrying.iter().all(seen));
+    let without = of_row(&RegistersSpec { decoys: 0.0, ..spec }, &[1, 2, 3], 2000, &batch, 0);
+    assert!(without.iter().all(|placed| placed.carried.share == 0.0));
+    // They stand in the same places.
+    let bare = |placed: &[Placed]| -> Vec<_> { placed.iter().map(|p| (p.register, p.target)).collect() };
+    assert_eq!(bare(&placed), bare(&without));
+}
+
+#[test]
 fn a_document_that_is_too_short_has_none() {
     assert!(of_row(&spec(3, 3), &[3], 100, &Batch::single(&[1, 2, 3], 4), 0).is_empty());
     assert!(of_row(&spec(1, 1), &[1], 100, &Batch::single(&[1], 4), 0).is_empty());

@@ -12,7 +12,7 @@ use lens::{Error, Item, Result};
 use model::encoder::{Vit, VitConfig};
 use model::taps::Input;
 use sakiyomi_lens as lens;
-use tensor::{AdamW, Arena, Decay, Gradients, Muon, Optimiser, Rules, random};
+use tensor::{AdamW, Arena, Decay, Gradients, Optimiser, random};
 
 const BATCH: usize = 64;
 
@@ -64,9 +64,8 @@ fn train(model: &mut Vit, items: &[Item], steps: usize) {
         model.gradients(&mut gradients, &mut arena, &images, &labels);
         let warmth = ((step + 1) as f64 / 40.0).min(1.0);
         let cooling = 0.5 + 0.5 * (std::f64::consts::PI * step as f64 / steps as f64).cos();
-        let adamw = AdamW { learning_rate: 0.002 * warmth * cooling, ..AdamW::default() };
-        let rules = Rules { adamw, muon: Muon::default() };
-        optimiser.update(&mut model.params, &gradients, rules, (1.0 / gradients.norm().max(1.0)) as f32);
+        let rule = AdamW { learning_rate: 0.002 * warmth * cooling, ..AdamW::default() };
+        optimiser.update(&mut model.params, &gradients, rule, (1.0 / gradients.norm().max(1.0)) as f32);
     }
 }
 

@@ -119,13 +119,12 @@ fn vit_learns_to_tell_two_images_apart() {
     let images: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
     let (mut gradients, mut arena) = (Gradients::new(&model.params), Arena::default());
     let mut optimiser = tensor::Optimiser::new(&model.params, tensor::Decay::Matrices);
-    let adamw = tensor::AdamW { learning_rate: 0.01, ..tensor::AdamW::default() };
-    let rules = tensor::Rules { adamw, muon: tensor::Muon::default() };
+    let rule = tensor::AdamW { learning_rate: 0.01, ..tensor::AdamW::default() };
     let mut losses = Vec::new();
     for _ in 0..30 {
         gradients.clear();
         losses.push(model.gradients(&mut gradients, &mut arena, &images, &[0, 2]).nll);
-        optimiser.update(&mut model.params, &gradients, rules, 1.0);
+        optimiser.update(&mut model.params, &gradients, rule, 1.0);
     }
     assert!(losses[29] < 0.2 * losses[0], "{losses:?}");
     let mut states = Vec::new();

@@ -56,12 +56,6 @@ pub fn weighted_gradients_in_place(
 multiversion! {
     /// Replaces logits by their softmax, and gives the logarithm of the sum of their exponentials.
     pub fn softmax_in_place(row: &mut [f32]) -> f64 = softmax_body;
-
-    /// `y[i] += a * x[i]`.
-    ///
-    /// # Panics
-    /// When the lengths disagree.
-    pub fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) = add_scaled_body;
 }
 
 #[inline(always)]
@@ -70,14 +64,6 @@ fn softmax_body(row: &mut [f32]) -> f64 {
     let sum = lanes::exp_in_place(row, max);
     lanes::scale(row, (1.0 / sum) as f32);
     f64::from(max) + sum.ln()
-}
-
-#[inline(always)]
-fn add_scaled_body(y: &mut [f32], a: f32, x: &[f32]) {
-    assert_eq!(y.len(), x.len(), "add_scaled: lengths of the two slices disagree");
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
-    }
 }
 
 #[cfg(test)]
@@ -128,10 +114,6 @@ mod tests {
             let sum: f64 = exps.iter().sum();
             assert_close(&fast, &exps.iter().map(|e| e / sum).collect::<Vec<f64>>(), 1e-6, "softmax");
             assert!((log_sum - sum.ln()).abs() < 1e-6, "{log_sum}");
-            let mut sums = vec![1.0; len];
-            add_scaled(&mut sums, 0.5, &logits);
-            let plain: Vec<f64> = logits.iter().map(|&x| 1.0 + 0.5 * f64::from(x)).collect();
-            assert_close(&sums, &plain, 1e-6, "sums");
         }
     }
 }

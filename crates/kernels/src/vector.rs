@@ -58,17 +58,32 @@ multiversion! {
     /// # Panics
     /// When the lengths disagree.
     pub fn dot(a: &[f32], b: &[f32]) -> f32 = lanes::dot;
+
+    /// `y[i] += a * x[i]`, always on the calling thread.
+    ///
+    /// # Panics
+    /// When the lengths disagree.
+    pub fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) = add_scaled_body;
+
     fn add_chunk(y: &mut [f32], x: &[f32]) = lanes::add_assign;
     fn scale_chunk(y: &mut [f32], a: f32) = lanes::scale;
     fn sum_of_squares_chunk(x: &[f32]) -> f64 = lanes::sum_of_squares;
     fn has_non_finite_chunk(x: &[f32]) -> bool = lanes::has_non_finite;
 }
 
+#[inline(always)]
+fn add_scaled_body(y: &mut [f32], a: f32, x: &[f32]) {
+    assert_eq!(y.len(), x.len(), "add_scaled: lengths of the two slices disagree");
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::lanes;
     use super::*;
-    use crate::reference::random_values;
+    use crate::reference::{assert_close, random_values};
 
     /// Lengths around the lane count, the part size of sums, and the border between one thread and several.
     const LENGTHS: [usize; 10] = [0, 1, 15, 16, 17, 33, 1000, 1023, 1025, SERIAL + 77];
@@ -145,6 +160,10 @@ mod tests {
             add_assign(&mut sum, &b);
             let mut scaled = a.clone();
             scale(&mut scaled, 0.3);
+            let mut sums = vec![1.0; len];
+            add_scaled(&mut sums, 0.5, &a);
+            let plain: Vec<f64> = a.iter().map(|&x| 1.0 + 0.5 * f64::from(x)).collect();
+            assert_close(&sums, &plain, 1e-6, "sums");
             for i in 0..len {
                 assert_eq!(sum[i], a[i] + b[i]);
                 assert_eq!(scaled[i], a[i] * 0.3);

@@ -23,6 +23,13 @@ pub struct Rules {
     pub muon: Muon,
 }
 
+/// Where Muon has nothing.
+impl From<AdamW> for Rules {
+    fn from(adamw: AdamW) -> Self {
+        Self { adamw, muon: Muon::default() }
+    }
+}
+
 /// First and second moments of every trainable parameter, and the number of updates made.
 ///
 /// Each parameter counts its own updates: a head that joins late has moments that start at zero then, and they are
@@ -69,7 +76,14 @@ impl Optimiser {
 
     /// One update. `gradient_scale` multiplies every gradient (clipping). A parameter that no gradient reached stays as it is,
     /// like its moments.
-    pub fn update(&mut self, params: &mut Params, gradients: &Gradients, rules: Rules, gradient_scale: f32) {
+    pub fn update(
+        &mut self,
+        params: &mut Params,
+        gradients: &Gradients,
+        rules: impl Into<Rules>,
+        gradient_scale: f32,
+    ) {
+        let rules = rules.into();
         self.step += 1;
         let ids: Vec<ParamId> = params.iter().map(|(id, _)| id).collect();
         for id in ids {
@@ -128,14 +142,13 @@ mod tests {
     fn a_parameter_that_joins_late_begins_like_one_that_was_there() {
         let mut params = Params::default();
         let [early, late] = ["early", "late"].map(|name| params.add(name, &[1], vec![0.0]));
-        let adamw = AdamW { learning_rate: 0.1, epsilon: 0.0, weight_decay: 0.0, ..AdamW::default() };
-        let rules = Rules { adamw, muon: Muon::default() };
+        let rule = AdamW { learning_rate: 0.1, epsilon: 0.0, weight_decay: 0.0, ..AdamW::default() };
         let mut optimiser = Optimiser::new(&params, Decay::Matrices);
         let mut gradients = Gradients::new(&params);
         let mut update = |params: &mut Params, ids: &[ParamId]| {
             gradients.clear();
             ids.iter().for_each(|&id| gradients.adding_slot(id).unwrap().fill(3.0));
-            optimiser.update(params, &gradients, rules, 1.0);
+            optimiser.update(params, &gradients, rule, 1.0);
         };
         update(&mut params, &[early]);
         update(&mut params, &[early]);
@@ -158,7 +171,7 @@ mod tests {
         let mut gradients = Gradients::new(&params);
         ids.iter().for_each(|&id| gradients.adding_slot(id).unwrap().copy_from_slice(&[3.0, 4.0]));
         let adamw = AdamW { learning_rate: 0.1, epsilon: 0.0, ..AdamW::default() };
-        optimiser.update(&mut params, &gradients, Rules { adamw, muon: Muon::default() }, 1.0);
+        optimiser.update(&mut params, &gradients, adamw, 1.0);
         let [map, table, gain] = ids.map(|id| params.data(id));
         assert!((map[1] / map[0] - 4.0 / 3.0).abs() < 1e-3, "along the gradient: {map:?}");
         for element in [table, gain].concat() {

@@ -116,7 +116,7 @@ fn forward_group(group: &Group, rows: &[SideRow], inputs: &Inputs, out: ViewMut,
                 }
                 for (index, row) in block.rows.clone().enumerate() {
                     let out = out.row_mut(index);
-                    add_scaled(out, own[index], inputs.values.row(row));
+                    vector::add_scaled(out, own[index], inputs.values.row(row));
                     vector::scale(out, inverse_sums[index]);
                 }
             });
@@ -250,19 +250,12 @@ impl<'a> Side<'a> {
                         );
                     }
                     for (index, row) in block.rows.clone().enumerate() {
-                        add_scaled(d_queries.row_mut(index), d_own[index], inputs.keys.row(row));
-                        add_scaled(d_own_keys.row_mut(row), d_own[index], queries.row(row));
-                        add_scaled(d_own_values.row_mut(row), own[index], d_out.row(row));
+                        vector::add_scaled(d_queries.row_mut(index), d_own[index], inputs.keys.row(row));
+                        vector::add_scaled(d_own_keys.row_mut(row), d_own[index], queries.row(row));
+                        vector::add_scaled(d_own_values.row_mut(row), own[index], d_out.row(row));
                     }
                 });
             }
         }
-    }
-}
-
-/// `y += a x`
-fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
     }
 }

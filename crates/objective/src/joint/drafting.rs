@@ -1,7 +1,8 @@
 //! Drafting with joint heads: each place is chosen from its distribution given the tokens before it, the decided one and the
 //! drafted ones (Basharin et al. 2410.17765, section 3.3).
 
-use kernels::likelihood::{add_scaled, softmax_in_place};
+use kernels::likelihood::softmax_in_place;
+use kernels::vector::add_scaled;
 use model::Decoder;
 use model::engine::{Engine, EngineWeights, Rows};
 use tensor::{Linear, Ops, Params};

@@ -100,7 +100,7 @@ impl Tape<'_> {
         }
         let (of_tokens, of_registers) = gradient.split_at_mut(tokens.len() * width);
         if let Some(rows) = registers {
-            rows.hand_back(gradients, embedding, of_registers);
+            rows.hand_back(gradients, embedding, width, of_registers);
         }
         if let Some(slot) = gradients.adding_slot(embedding.table) {
             if embedding.scale != 1.0 {

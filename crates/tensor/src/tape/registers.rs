@@ -1,5 +1,7 @@
 //! What stands in the rows of registers before the first block.
 
+use kernels::vector::{add_assign, add_scaled, scale};
+
 use crate::{Embedding, Gradients, ParamId, Params};
 
 /// A register that takes a share of a token's embedding: `(1 - share) * vector + share * embedding`.
@@ -27,40 +29,42 @@ impl RegisterRows {
         rows.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(vector));
         let table = params.data(embedding.table);
         for (row, blend) in rows.chunks_exact_mut(width).zip(&self.blends) {
-            kernels::vector::scale(row, 1.0 - blend.share);
+            scale(row, 1.0 - blend.share);
             let of_token = &table[blend.token as usize * width..][..width];
             add_scaled(row, blend.share * embedding.scale, of_token);
         }
     }
 
     /// Gives the gradient of the rows to the vector and to the tokens.
-    pub(super) fn hand_back(&self, gradients: &mut Gradients, embedding: &Embedding, rows: &[f32]) {
+    pub(super) fn hand_back(
+        &self,
+        gradients: &mut Gradients,
+        embedding: &Embedding,
+        width: usize,
+        rows: &[f32],
+    ) {
+        // A slot that is asked for counts as reached by a gradient.
         if rows.is_empty() {
             return;
         }
+        let rows = rows.chunks_exact(width);
         if let Some(slot) = gradients.adding_slot(self.vector) {
-            let width = slot.len();
-            if self.blends.is_empty() {
-                rows.chunks_exact(width).for_each(|row| kernels::vector::add_assign(slot, row));
-            }
-            for (row, blend) in rows.chunks_exact(width).zip(&self.blends) {
-                add_scaled(slot, 1.0 - blend.share, row);
+            match self.blends.is_empty() {
+                true => rows.clone().for_each(|row| add_assign(slot, row)),
+                false => {
+                    rows.clone()
+                        .zip(&self.blends)
+                        .for_each(|(row, blend)| add_scaled(slot, 1.0 - blend.share, row));
+                }
             }
         }
-        if self.blends.is_empty() {
-            return;
-        }
-        if let Some(slot) = gradients.adding_slot(embedding.table) {
-            let width = rows.len() / self.blends.len();
-            for (row, blend) in rows.chunks_exact(width).zip(&self.blends) {
+        if !self.blends.is_empty()
+            && let Some(slot) = gradients.adding_slot(embedding.table)
+        {
+            for (row, blend) in rows.zip(&self.blends) {
                 let of_token = &mut slot[blend.token as usize * width..][..width];
                 add_scaled(of_token, blend.share * embedding.scale, row);
             }
         }
     }
-}
-
-/// `y[i] += a * x[i]`: rows of one width, of which a step has a few hundred.
-fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += a * x);
 }

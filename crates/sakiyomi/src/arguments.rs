@@ -733,6 +733,10 @@ pub struct BenchStep {
     /// Train the heads only, on the frozen trunk.
     #[arg(long)]
     pub frozen: bool,
+    /// Registers behind this share of the tokens, from 0 to 1, with offsets of 1 to 4; their steps are timed in turn with steps
+    /// without them, and compared.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE", conflicts_with_all = ["heads", "rank", "frozen"])]
+    pub registers: f64,
     /// Rows of 256 tokens. Others are compared at 8.
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub batch: usize,

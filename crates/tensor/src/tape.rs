@@ -174,6 +174,8 @@ struct Node {
     requires_gradient: bool,
     /// Handles that may still use it up.
     handles: usize,
+    /// Its rows of registers are one and the same row, so that a linear map has to take only the first of them.
+    registers_alike: bool,
 }
 
 /// A recording of operations over one batch.
@@ -238,7 +240,9 @@ impl<'a> Tape<'a> {
     /// The values of `var`, to be changed. What was computed from them before stays as it was, and a training tape would
     /// differentiate at the wrong place: this is for looking into a model, not for training it.
     pub fn value_mut(&mut self, var: &Var) -> &mut [f32] {
-        &mut self.nodes[var.0].value
+        let node = &mut self.nodes[var.0];
+        node.registers_alike = false;
+        &mut node.value
     }
 
     /// The present end of the tape.
@@ -279,7 +283,16 @@ impl<'a> Tape<'a> {
 
     fn push(&mut self, op: Op, width: usize, value: Vec<f32>, requires_gradient: bool) -> Var {
         let rows = value.len() / width;
-        self.nodes.push(Node { op, rows, width, value, gradient: None, requires_gradient, handles: 1 });
+        self.nodes.push(Node {
+            op,
+            rows,
+            width,
+            value,
+            gradient: None,
+            requires_gradient,
+            handles: 1,
+            registers_alike: false,
+        });
         Var(self.nodes.len() - 1)
     }
 
@@ -351,8 +364,13 @@ impl<'a> Tape<'a> {
                 .into_iter()
                 .flatten()
                 .any(|parameter| self.trained(parameter));
+        let alike = embedding.positions.is_none()
+            && register_rows.as_ref().is_some_and(|rows| rows.blends.is_empty())
+            && registers > 0;
         let op = Op::Embed { embedding: *embedding, tokens: tokens.to_vec(), registers: register_rows };
-        self.push(op, width, value, trained)
+        let rows = self.push(op, width, value, trained);
+        self.nodes[rows.0].registers_alike = alike;
+        rows
     }
 }
 
@@ -376,7 +394,10 @@ impl Ops for Tape<'_> {
         let width = self.nodes[x.0].width;
         let (value, inverse_rms) = self.normed(x.0, norm);
         let requires = self.nodes[x.0].requires_gradient || self.norm_trained(norm);
-        self.push(Op::Norm { x: x.0, norm: *norm, inverse_rms }, width, value, requires)
+        let alike = self.nodes[x.0].registers_alike;
+        let normed = self.push(Op::Norm { x: x.0, norm: *norm, inverse_rms }, width, value, requires);
+        self.nodes[normed.0].registers_alike = alike;
+        normed
     }
 
     fn norm_add(&mut self, x: Var, norm: &Norm, residual: Var) -> Var {
@@ -396,7 +417,8 @@ impl Ops for Tape<'_> {
         let width = maps.iter().map(|map| self.params.matrix_shape(map.weight).0).sum();
         let rows = self.nodes[x.0].rows;
         let mut value = self.arena.take(rows * width);
-        self.apply(x.0, maps, &mut value, width, Write::Overwrite);
+        self.apply(x.0, self.distinct_rows(x.0), maps, &mut value, width, Write::Overwrite);
+        self.repeat_first_register(x.0, &mut value, width);
         let inner = self.adapt(x.0, maps, &mut value);
         let trained = maps.iter().any(|map| self.map_trained(map));
         let requires = self.nodes[x.0].requires_gradient || trained;
@@ -408,7 +430,7 @@ impl Ops for Tape<'_> {
         let (rows, width) = (self.nodes[residual.0].rows, self.nodes[residual.0].width);
         let mut value = self.arena.take(rows * width);
         value.copy_from_slice(&self.nodes[residual.0].value);
-        self.apply(x.0, &[map], &mut value, width, Write::Add);
+        self.apply(x.0, rows, &[map], &mut value, width, Write::Add);
         let inner = self.adapt(x.0, &[map], &mut value);
         let trained = self.map_trained(&map);
         let requires =

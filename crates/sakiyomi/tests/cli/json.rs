@@ -99,6 +99,20 @@ fn bench_step_tells_what_the_pytorch_side_tells() {
 }
 
 #[test]
+fn bench_step_compares_steps_with_registers_and_without() {
+    let place = Place::new();
+    let step = ["bench", "step", "--vocab", "50", "--batch", "1", "--steps", "1", "--seconds", "0"];
+    let measured = place.json(&[&step[..], &["--registers", "0.5"]].concat());
+    has_fields(&measured["without_registers"], &["step_ms", "ratio", "ratio_low", "ratio_high"]);
+    // The next token and four offsets, after a few steps on the same tokens.
+    let loss = measured["loss"].as_f64().unwrap();
+    assert!(loss > 0.0 && loss < 5.0 * 50f64.ln(), "{measured}");
+    assert!(place.json(&step)["without_registers"].is_null());
+    place.refuses(&["bench", "step", "--registers", "1.5"], &["--registers 1.5", "from 0 to 1"]);
+    place.refuses(&["bench", "step", "--registers", "1", "--heads", "2"], &["--heads"]);
+}
+
+#[test]
 fn a_dry_run_foretells_the_memory_of_the_run() {
     // Large enough that the program itself is little beside it.
     let large = [

@@ -48,11 +48,12 @@ impl Tape<'_> {
             }
             Op::Linear { x, maps, inner } => {
                 self.adapt_back(*x, maps, inner, &gradient, node.width);
-                self.linear_back(*x, maps, &gradient, node.width);
+                self.fold_into_first_register(*x, &mut gradient, node.width);
+                self.linear_back(*x, self.distinct_rows(*x), maps, &gradient, node.width);
             }
             Op::LinearAdd { x, map, inner, residual } => {
                 self.adapt_back(*x, &[*map], inner, &gradient, node.width);
-                self.linear_back(*x, &[*map], &gradient, node.width);
+                self.linear_back(*x, node.rows, &[*map], &gradient, node.width);
                 return self.hand_over(*residual, gradient);
             }
             Op::HeadNorm { qkv, norms, columns, inverse_rms } => {

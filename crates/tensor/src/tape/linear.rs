@@ -42,13 +42,22 @@ impl Products<'_> {
 }
 
 impl Tape<'_> {
-    /// `y (+)= x W^T (+ b)` for each of `maps`, their outputs side by side in rows of `y` that are `stride` wide.
+    /// `y (+)= x W^T (+ b)` in the first `rows` rows for each of `maps`, their outputs side by side in rows of `y` that are
+    /// `stride` wide.
     ///
     /// The rows of tokens are a product of their own, shaped as without registers, so that they have the same bits.
-    pub(super) fn apply(&mut self, x: usize, maps: &[Linear], y: &mut [f32], stride: usize, write: Write) {
+    pub(super) fn apply(
+        &mut self,
+        x: usize,
+        rows: usize,
+        maps: &[Linear],
+        y: &mut [f32],
+        stride: usize,
+        write: Write,
+    ) {
         let (params, x) = (self.params, &self.nodes[x]);
         let mut products = Products { precision: self.precision, arena: self.arena };
-        let parts: Vec<Range<usize>> = self.layout.parts(x.rows).collect();
+        let parts: Vec<Range<usize>> = self.layout.parts(rows).collect();
         let mut buffers: Vec<Vec<f32>> =
             parts.iter().map(|rows| products.buffer(Side::Left, rows.len(), x.width)).collect();
         let inputs: Vec<Factor> = parts
@@ -82,18 +91,22 @@ impl Tape<'_> {
         buffers.into_iter().for_each(|buffer| products.arena.give(buffer));
     }
 
-    /// `dx += dy W`, `dW += dy^T x`, `db += sum of dy` for each of `maps`; `dy` are their gradients side by side in rows `stride`
-    /// wide.
-    pub(super) fn linear_back(&mut self, x: usize, maps: &[Linear], dy: &[f32], stride: usize) {
+    /// `dx += dy W`, `dW += dy^T x`, `db += sum of dy` in the first `rows` rows for each of `maps`; `dy` are their gradients side
+    /// by side in rows `stride` wide.
+    pub(super) fn linear_back(&mut self, x: usize, rows: usize, maps: &[Linear], dy: &[f32], stride: usize) {
         let params = self.params;
-        let (rows, inputs) = (self.nodes[x].rows, self.nodes[x].width);
+        let inputs = self.nodes[x].width;
         if self.nodes[x].requires_gradient {
             let (mut dx, mut write) = self.gradient_of(x);
+            let (here, beyond) = dx.split_at_mut(rows * inputs);
+            if write == Write::Overwrite {
+                beyond.fill(0.0);
+            }
             let mut products = Products { precision: self.precision, arena: self.arena };
             for_each_map(params, maps, |map, offset, outputs| {
                 let dy = View::strided(&dy[offset..], rows, outputs, stride);
                 let weight = weight(params, map, inputs);
-                products.input_gradient(dy, weight, ViewMut::new(&mut dx, rows, inputs), write);
+                products.input_gradient(dy, weight, ViewMut::new(here, rows, inputs), write);
                 write = Write::Add;
             });
             self.nodes[x].gradient = Some(dx);
@@ -103,7 +116,7 @@ impl Tape<'_> {
         }
         let mut products = Products { precision: self.precision, arena: self.arena };
         let mut buffer = products.buffer(Side::Right, rows, inputs);
-        let input = View::new(&self.nodes[x].value, rows, inputs);
+        let input = View::new(&self.nodes[x].value[..rows * inputs], rows, inputs);
         let input = Factor::plain(products.precision, Side::Right, input, &mut buffer);
         let gradients = &mut self.gradients;
         for_each_map(params, maps, |map, offset, outputs| {

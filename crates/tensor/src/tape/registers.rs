@@ -2,6 +2,7 @@
 
 use kernels::vector::{add_assign, add_scaled, scale};
 
+use super::Tape;
 use crate::{Embedding, Gradients, ParamId, Params};
 
 /// A register that takes a share of a token's embedding: `(1 - share) * vector + share * embedding`.
@@ -65,6 +66,34 @@ impl RegisterRows {
                 let of_token = &mut slot[blend.token as usize * width..][..width];
                 add_scaled(of_token, blend.share * embedding.scale, row);
             }
+        }
+    }
+}
+
+/// Until the first attention, registers that carry no token are all one and the same row. A linear map takes the first of them,
+/// the others are copies; back it goes with the sum of their gradients.
+impl Tape<'_> {
+    /// How many of the rows of `x` a map has to take.
+    pub(super) fn distinct_rows(&self, x: usize) -> usize {
+        let x = &self.nodes[x];
+        if x.registers_alike { self.layout.token_rows() + 1 } else { x.rows }
+    }
+
+    /// Gives what the first register's row of `y` holds to the others, where those of `x` are alike.
+    pub(super) fn repeat_first_register(&self, x: usize, y: &mut [f32], width: usize) {
+        let (first, others) = y.split_at_mut(self.distinct_rows(x) * width);
+        if !others.is_empty() {
+            let first = &first[first.len() - width..];
+            others.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(first));
+        }
+    }
+
+    /// Adds the gradients of the other registers' rows to that of the first, where those of `x` are alike.
+    pub(super) fn fold_into_first_register(&self, x: usize, dy: &mut [f32], width: usize) {
+        let (first, others) = dy.split_at_mut(self.distinct_rows(x) * width);
+        if !others.is_empty() {
+            let start = first.len() - width;
+            others.chunks_exact(width).for_each(|row| add_assign(&mut first[start..], row));
         }
     }
 }

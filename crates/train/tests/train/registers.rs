@@ -3,7 +3,8 @@
 use data::Batch;
 use model::{Decoder, DecoderConfig};
 use objective::{Objective, OffsetsPer, Placed, RegisterStart, Registers, RegistersSpec, Window};
-use tensor::{Arena, Blend, Gradients, Layout, LossSum, NO_TARGET, Ops, Params, Tape, random};
+use tensor::random::{self, Seeded};
+use tensor::{Arena, Blend, Gradients, Layout, LossSum, NO_TARGET, Ops, Params, Tape};
 use train::config::{ObjectiveKind, TrainSection};
 use train::step::Stepper;
 use train::{Checkpoint, RunFolder, train};
@@ -101,28 +102,34 @@ fn finite_differences_agree_for_every_family() {
     let batch = batch();
     let mut rng = random::seeded(3, 3);
     for config in [tiny_config(true), tiny_config(false)].into_iter().chain(families()) {
-        let mut model = Model::new(&config, mixed());
-        let gradients = model.gradients(std::slice::from_ref(&batch));
-        let ids: Vec<_> = model.params.iter().map(|(id, _)| id).collect();
-        for (id, gradient) in ids.into_iter().zip(gradients) {
-            let name = model.params.get(id).name.clone();
-            let largest =
-                (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs())).unwrap();
-            let drawn = (random::uniform(&mut rng) * gradient.len() as f32) as usize;
-            for index in [largest, drawn] {
-                let before = model.params.data(id)[index];
-                let numeric = slope(before, |value| {
-                    model.params.data_mut(id)[index] = value;
-                    model.loss(&batch)
-                });
-                let exact = f64::from(gradient[index]);
-                let allowed = 2e-4 + 5e-3 * exact.abs();
-                let family = config.family;
-                assert!(
-                    (numeric - exact).abs() < allowed,
-                    "{family:?}, {name}[{index}]: {numeric} against {exact}"
-                );
-            }
+        finite_differences_agree(&config, mixed(), &batch, &mut rng);
+    }
+    // None carries a token, so that all begin as one row.
+    finite_differences_agree(&tiny_config(true), RegistersSpec { decoys: 0.0, ..mixed() }, &batch, &mut rng);
+}
+
+fn finite_differences_agree(config: &DecoderConfig, spec: RegistersSpec, batch: &Batch, rng: &mut Seeded) {
+    let mut model = Model::new(config, spec);
+    let gradients = model.gradients(std::slice::from_ref(batch));
+    let ids: Vec<_> = model.params.iter().map(|(id, _)| id).collect();
+    for (id, gradient) in ids.into_iter().zip(gradients) {
+        let name = model.params.get(id).name.clone();
+        let largest =
+            (0..gradient.len()).max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs())).unwrap();
+        let drawn = (random::uniform(rng) * gradient.len() as f32) as usize;
+        for index in [largest, drawn] {
+            let before = model.params.data(id)[index];
+            let numeric = slope(before, |value| {
+                model.params.data_mut(id)[index] = value;
+                model.loss(batch)
+            });
+            let exact = f64::from(gradient[index]);
+            let allowed = 2e-4 + 5e-3 * exact.abs();
+            let family = config.family;
+            assert!(
+                (numeric - exact).abs() < allowed,
+                "{family:?}, {name}[{index}]: {numeric} against {exact}"
+            );
         }
     }
 }
@@ -223,34 +230,55 @@ fn objective_at(model: &Model, batch: &Batch, offset: usize) -> Vec<Placed> {
     objective.place(batch, 2)
 }
 
+/// Gradients of the loss of registers alone, one for each parameter.
+fn gradients_of_registers(
+    model: &Model,
+    batch: &Batch,
+    carried: Option<Blend>,
+    recomputes: bool,
+) -> Vec<Vec<f32>> {
+    let placed = model.placed(batch);
+    let carried = carried.map_or_else(Vec::new, |blend| vec![blend; placed.len()]);
+    let layout = model.objective.layout(batch, model.parts());
+    let (mut gradients, mut arena) = (Gradients::new(&model.params), Arena::default());
+    let mut tape = Tape::training(&model.params, &mut gradients, &mut arena, &layout).recomputing(recomputes);
+    let start = tape.mark();
+    let (decoder, vector) = (&model.decoder, model.objective.vector());
+    let rows = tape.embed_with_registers(&decoder.embedding, &batch.inputs(), vector, carried);
+    let states = decoder.run_blocks(&mut tape, rows, 0..decoder.blocks.len(), &mut |_, _, _| {});
+    let normed = decoder.final_norm(&mut tape, &states);
+    let targets: Vec<u32> = placed.iter().map(|placed| placed.target).collect();
+    let first = batch.batch * batch.length;
+    tape.cross_entropy_of_rows(&normed, first, decoder.unembedding, &targets, 1.0, None, None);
+    tape.backward_to(start);
+    model.params.iter().map(|(id, _)| gradients.get(id).unwrap_or_default().to_vec()).collect()
+}
+
 /// Test (e): the loss of registers alone reaches every tensor of the model, and their vector.
 #[test]
 fn the_loss_of_registers_reaches_the_whole_model() {
-    let batch = batch();
     for config in [tiny_config(true)].into_iter().chain(families()) {
         let model = Model::new(&config, spec(2, 2));
-        let placed = model.placed(&batch);
-        let layout = model.objective.layout(&batch, 2);
-        let (mut gradients, mut arena) = (Gradients::new(&model.params), Arena::default());
-        let mut tape = Tape::training(&model.params, &mut gradients, &mut arena, &layout);
-        let start = tape.mark();
-        let decoder = &model.decoder;
-        let rows = tape.embed_with_registers(
-            &decoder.embedding,
-            &batch.inputs(),
-            model.objective.vector(),
-            Vec::new(),
-        );
-        let states = decoder.run_blocks(&mut tape, rows, 0..decoder.blocks.len(), &mut |_, _, _| {});
-        let normed = decoder.final_norm(&mut tape, &states);
-        let targets: Vec<u32> = placed.iter().map(|placed| placed.target).collect();
-        let first = batch.batch * batch.length;
-        let unembedding = decoder.unembedding;
-        tape.cross_entropy_of_rows(&normed, first, unembedding, &targets, 1.0, None, None);
-        tape.backward_to(start);
-        for (id, param) in model.params.iter() {
-            let gradient = gradients.get(id).unwrap_or_default();
+        let gradients = gradients_of_registers(&model, &batch(), None, false);
+        for ((_, param), gradient) in model.params.iter().zip(gradients) {
             assert!(gradient.iter().any(|&value| value != 0.0), "{:?}: {}", config.family, param.name);
+        }
+    }
+}
+
+/// Registers that carry nothing go through the first maps as one row; with a share of 0 of a token each goes by itself.
+#[test]
+fn registers_that_are_alike_give_the_gradients_that_each_gives_by_itself() {
+    for config in [tiny_config(true)].into_iter().chain(families()) {
+        let model = Model::new(&config, RegistersSpec { decoys: 0.0, ..mixed() });
+        let nothing = Some(Blend { token: 0, share: 0.0 });
+        for recomputes in [false, true] {
+            let together = gradients_of_registers(&model, &batch(), None, recomputes);
+            let apart = gradients_of_registers(&model, &batch(), nothing, recomputes);
+            for ((_, param), (one, other)) in model.params.iter().zip(together.iter().zip(&apart)) {
+                let difference = relative_difference(one, other);
+                assert!(difference < 1e-5, "{:?}, {}: {difference}", config.family, param.name);
+            }
         }
     }
 }

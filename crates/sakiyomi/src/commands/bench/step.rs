@@ -4,11 +4,13 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use data::Batch;
-use model::{Decoder, presets};
+use model::{Decoder, DecoderConfig, presets};
 use objective::{
-    HeadKind, HeadStart, HeadsSpec, JointHeads, JointSpec, Method, Objective, ParallelHeads, matched_layers,
+    HeadKind, HeadStart, HeadsSpec, JointHeads, JointSpec, Method, Objective, ParallelHeads, RegisterStart,
+    Registers, RegistersSpec, matched_layers,
 };
 use serde::Serialize;
+use tensor::Params;
 use tensor::random::{Seeded, seeded, uniform};
 use train::config::{DecaySetting, Dtype, TrainSection};
 use train::step::Stepper;
@@ -54,6 +56,9 @@ struct Measured {
     rank: usize,
     frozen: bool,
     recompute: bool,
+    /// The share of the tokens that have one.
+    registers: f64,
+    without_registers: Option<Comparison>,
     parameters: usize,
     threads: usize,
     /// Time of all processors together; less than `threads` times the clock's when others used them as well.
@@ -80,13 +85,98 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         "--seconds {}: give 0 to {MOST_SECONDS}",
         arguments.seconds
     );
+    anyhow::ensure!(
+        (0.0..=1.0).contains(&arguments.registers),
+        "--registers {}: give a share of the tokens, from 0 to 1",
+        arguments.registers
+    );
     within("--batch", arguments.batch, 1..=MOST_ROWS)?;
     within("--steps", arguments.steps, STEPS)?;
     machine::use_threads(threads)?;
-    let spec = HeadsSpec { n: arguments.heads, kind: kind(&arguments.head_kind), ..HeadsSpec::next_token() };
-    let Some(mut config) = presets::preset("reference", arguments.vocab) else {
-        anyhow::bail!("this build has no preset `reference`");
+    let settings = TrainSection {
+        dtype: if arguments.dtype == "bf16" { Dtype::Bf16 } else { Dtype::F32 },
+        recompute_activations: arguments.recompute,
+        learning_rate: 3e-4,
+        weight_decay: 0.1,
+        decay_on: DecaySetting::All,
+        beta2: 0.999,
+        clip: 0.0,
+        ..TrainSection::default()
     };
+    let mut timed = Timed::new(asked_for(arguments)?, &settings, arguments);
+    let mut beside = match arguments.registers > 0.0 {
+        true => Some(Timed::new(without_registers(arguments)?, &settings, arguments)),
+        false => None,
+    };
+    let mut began = Instant::now();
+    for step in 0.. {
+        if step == WARM_UP_STEPS {
+            timed.start_over();
+            beside.iter_mut().for_each(Timed::start_over);
+            began = Instant::now();
+        }
+        let enough = step >= WARM_UP_STEPS + arguments.steps;
+        if enough && began.elapsed().as_secs_f64() >= arguments.seconds {
+            break;
+        }
+        beside.as_mut().map_or(Ok(()), |beside| beside.step(&settings))?;
+        timed.step(&settings)?;
+    }
+    let steps = timed.milliseconds.len();
+    let peak_rss = memory::peak();
+    let without_registers = beside.map(|beside| Comparison::of(&timed, &beside));
+    let [fastest, median, slowest] = spread(&timed.milliseconds);
+    let measured = Measured {
+        what: "train",
+        dtype: arguments.dtype.clone(),
+        compile: false,
+        heads: arguments.heads,
+        vocab: arguments.vocab,
+        step_ms: median,
+        tokens_per_s: (arguments.batch * LENGTH) as f64 * 1e3 / median,
+        loss: timed.loss,
+        steps,
+        peak_rss_gb: peak_rss.map(|bytes| bytes as f64 / 1024.0 / 1e6),
+        head_kind: match arguments.rank {
+            0 => arguments.head_kind.clone(),
+            rank => format!("joint {} of rank {rank}", arguments.joint),
+        },
+        batch: arguments.batch,
+        rank: arguments.rank,
+        frozen: arguments.frozen,
+        recompute: arguments.recompute,
+        registers: arguments.registers,
+        without_registers,
+        parameters: timed.model.params.values(),
+        threads,
+        cpu_ms_per_step: timed.processor_ms_per_step(),
+        fastest_step_ms: fastest,
+        slowest_step_ms: slowest,
+        f32_gflop_per_s_peak: kernels::peak::measure_f32_peak(threads) / 1e9,
+        read_gb_per_s: kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 5) / 1e9,
+    };
+    output.result(&measured, || measured.text())?;
+    Ok(Verdict::Done)
+}
+
+/// What is trained.
+struct Trained {
+    decoder: Decoder,
+    params: Params,
+    objective: Method,
+}
+
+/// The model of the arguments.
+fn asked_for(arguments: &BenchStep) -> anyhow::Result<Trained> {
+    if arguments.registers > 0.0 {
+        let Trained { decoder, mut params, .. } = without_registers(arguments)?;
+        let spec = RegistersSpec { density: arguments.registers, ..RegistersSpec::default() };
+        let start = RegisterStart::Fresh { seed: SEED };
+        let objective = Registers::attach(spec, &decoder, &mut params, start)?.into();
+        return Ok(Trained { decoder, params, objective });
+    }
+    let spec = HeadsSpec { n: arguments.heads, kind: kind(&arguments.head_kind), ..HeadsSpec::next_token() };
+    let mut config = reference(arguments)?;
     let typed = [("objective.n", "--heads"), ("objective.kind", "--head-kind")];
     told_as_typed(spec.validate(config.layers), &typed)?;
     let moved = if arguments.rank > 0 { 0 } else { matched_layers(&config, &spec) };
@@ -112,76 +202,97 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         ids.into_iter().for_each(|id| params.set_trainable(id, objective.parameters().contains(&id)));
         anyhow::ensure!(!objective.parameters().is_empty(), "--frozen: there are no heads to train");
     }
-    let settings = TrainSection {
-        dtype: if arguments.dtype == "bf16" { Dtype::Bf16 } else { Dtype::F32 },
-        recompute_activations: arguments.recompute,
-        learning_rate: 3e-4,
-        weight_decay: 0.1,
-        decay_on: DecaySetting::All,
-        beta2: 0.999,
-        clip: 0.0,
-        ..TrainSection::default()
-    };
-    let batch = random_batch(arguments.vocab, arguments.heads, arguments.batch, &mut seeded(SEED, TOKENS));
-    let mut stepper = Stepper::new(&params, &settings);
-    let (mut times, mut loss) = (Vec::new(), 0.0);
-    let (mut began, mut used_before) = (Instant::now(), None);
-    for step in 0.. {
-        if step == WARM_UP_STEPS {
-            (began, used_before) = (Instant::now(), processor::seconds_used());
-        }
-        if times.len() >= arguments.steps.max(1) && began.elapsed().as_secs_f64() >= arguments.seconds {
-            break;
-        }
-        let start = Instant::now();
-        let batches = std::slice::from_ref(&batch);
-        let report = stepper.update(
-            &mut params,
-            &decoder,
-            &objective,
-            batches,
-            objective.depths(),
-            &settings,
-            settings.learning_rate,
-        )?;
-        loss = report.loss.iter().sum();
-        if step >= WARM_UP_STEPS {
-            times.push(start.elapsed().as_secs_f64() * 1e3);
-        }
+    Ok(Trained { decoder, params, objective })
+}
+
+/// The same model as it learns the next token only.
+fn without_registers(arguments: &BenchStep) -> anyhow::Result<Trained> {
+    let (decoder, mut params) = Decoder::initialise(&reference(arguments)?, SEED)?;
+    let start = HeadStart::Fresh { seed: SEED };
+    let objective = ParallelHeads::attach(HeadsSpec::next_token(), &decoder, &mut params, start)?.into();
+    Ok(Trained { decoder, params, objective })
+}
+
+fn reference(arguments: &BenchStep) -> anyhow::Result<DecoderConfig> {
+    presets::preset("reference", arguments.vocab)
+        .ok_or_else(|| anyhow::anyhow!("this build has no preset `reference`"))
+}
+
+/// A training whose steps are timed.
+struct Timed {
+    model: Trained,
+    stepper: Stepper,
+    batch: Batch,
+    milliseconds: Vec<f64>,
+    /// Of all processors together, in these steps; unknown on some systems.
+    processor_seconds: Option<f64>,
+    /// Of the last step, the sum over depths.
+    loss: f64,
+}
+
+impl Timed {
+    fn new(model: Trained, settings: &TrainSection, arguments: &BenchStep) -> Self {
+        let rng = &mut seeded(SEED, TOKENS);
+        let batch = random_batch(arguments.vocab, model.objective.lookahead(), arguments.batch, rng);
+        let stepper = Stepper::new(&model.params, settings);
+        Self { model, stepper, batch, milliseconds: Vec::new(), processor_seconds: Some(0.0), loss: 0.0 }
     }
-    let used = processor::seconds_used().zip(used_before).map(|(now, before)| now - before);
-    let peak_rss = memory::peak();
-    times.sort_by(f64::total_cmp);
-    let step_ms = times[times.len() / 2];
-    let measured = Measured {
-        what: "train",
-        dtype: arguments.dtype.clone(),
-        compile: false,
-        heads: arguments.heads,
-        vocab: arguments.vocab,
-        step_ms,
-        tokens_per_s: (arguments.batch * LENGTH) as f64 * 1e3 / step_ms,
-        loss,
-        steps: times.len(),
-        peak_rss_gb: peak_rss.map(|bytes| bytes as f64 / 1024.0 / 1e6),
-        head_kind: match arguments.rank {
-            0 => arguments.head_kind.clone(),
-            rank => format!("joint {} of rank {rank}", arguments.joint),
-        },
-        batch: arguments.batch,
-        rank: arguments.rank,
-        frozen: arguments.frozen,
-        recompute: arguments.recompute,
-        parameters: params.values(),
-        threads,
-        cpu_ms_per_step: used.map(|seconds| seconds * 1e3 / times.len() as f64),
-        fastest_step_ms: times[0],
-        slowest_step_ms: times[times.len() - 1],
-        f32_gflop_per_s_peak: kernels::peak::measure_f32_peak(threads) / 1e9,
-        read_gb_per_s: kernels::bandwidth::measure_read_bandwidth(threads, PROBE_BYTES, 5) / 1e9,
-    };
-    output.result(&measured, || measured.text())?;
-    Ok(Verdict::Done)
+
+    fn start_over(&mut self) {
+        self.milliseconds.clear();
+        self.processor_seconds = Some(0.0);
+    }
+
+    fn processor_ms_per_step(&self) -> Option<f64> {
+        self.processor_seconds.map(|seconds| seconds * 1e3 / self.milliseconds.len() as f64)
+    }
+
+    fn step(&mut self, settings: &TrainSection) -> anyhow::Result<()> {
+        let (start, used_before) = (Instant::now(), processor::seconds_used());
+        let Trained { decoder, params, objective } = &mut self.model;
+        let batches = std::slice::from_ref(&self.batch);
+        let depths = objective.depths();
+        let rate = settings.learning_rate;
+        let report = self.stepper.update(params, decoder, &*objective, batches, depths, settings, rate)?;
+        self.milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
+        let used = processor::seconds_used().zip(used_before).map(|(now, before)| now - before);
+        self.processor_seconds = self.processor_seconds.zip(used).map(|(all, one)| all + one);
+        self.loss = report.loss.iter().sum();
+        Ok(())
+    }
+}
+
+/// Steps with registers against those without.
+#[derive(Serialize)]
+struct Comparison {
+    /// The median without registers.
+    step_ms: f64,
+    /// How many times as long a step with registers took as the one before it without: the median, and its quartiles.
+    ratio: f64,
+    ratio_low: f64,
+    ratio_high: f64,
+    /// The same of the time of processors, in all steps together.
+    cpu_ratio: Option<f64>,
+}
+
+impl Comparison {
+    fn of(with: &Timed, without: &Timed) -> Self {
+        let pairs = with.milliseconds.iter().zip(&without.milliseconds);
+        let mut ratios: Vec<f64> = pairs.map(|(with, without)| with / without).collect();
+        ratios.sort_by(f64::total_cmp);
+        let at = |share: usize| ratios[(ratios.len() * share / 4).min(ratios.len() - 1)];
+        let [_, step_ms, _] = spread(&without.milliseconds);
+        let used = with.processor_seconds.zip(without.processor_seconds);
+        let cpu_ratio = used.map(|(with, without)| with / without);
+        Self { step_ms, ratio: at(2), ratio_low: at(1), ratio_high: at(3), cpu_ratio }
+    }
+}
+
+/// The smallest, the median and the largest.
+fn spread(values: &[f64]) -> [f64; 3] {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    [values[0], values[values.len() / 2], values[values.len() - 1]]
 }
 
 fn kind(name: &str) -> HeadKind {
@@ -216,13 +327,27 @@ impl Measured {
         let processors = self
             .cpu_ms_per_step
             .map_or("unknown".to_owned(), |ms| format!("{ms:.0} ms a step, all together"));
+        let registers = self.without_registers.as_ref().map_or(String::new(), |without| {
+            let processors =
+                without.cpu_ratio.map_or(String::new(), |ratio| format!("; {ratio:.2} times in time of processors"));
+            format!(
+                "\nregisters     behind {:.0} % of the tokens: {:.2} times the step without, which takes {:.1} ms (half of {} pairs: \
+                 {:.2} to {:.2}){processors}",
+                self.registers * 100.0,
+                without.ratio,
+                without.step_ms,
+                self.steps,
+                without.ratio_low,
+                without.ratio_high,
+            )
+        });
         format!(
             "{} parameters, {} heads ({}), vocabulary {}, {} products, {} threads\n\
              step          {:.1} ms (median of {}, {:.1} to {:.1}), {:.0} tokens/s\n\
              processors    {processors}\n\
              peak memory   {memory}\n\
              loss          {:.4} nats, the sum over depths\n\
-             machine       {:.0} GFLOP/s f32, {:.1} GB/s read, measured afterwards",
+             machine       {:.0} GFLOP/s f32, {:.1} GB/s read, measured afterwards{registers}",
             self.parameters,
             self.heads,
             self.head_kind,

@@ -1,7 +1,7 @@
 //! Registers: what pins them to the paper (MuToR 2505.10518), on the kernels that train.
 
 use data::Batch;
-use model::{Decoder, DecoderConfig};
+use model::{Decoder, DecoderConfig, LoraSpec};
 use objective::{Objective, OffsetsPer, Placed, RegisterStart, Registers, RegistersSpec, Window};
 use tensor::random::{self, Seeded};
 use tensor::{Arena, Blend, Gradients, Layout, LossSum, NO_TARGET, Ops, Params, Tape};
@@ -269,16 +269,32 @@ fn the_loss_of_registers_reaches_the_whole_model() {
 /// Registers that carry nothing go through the first maps as one row; with a share of 0 of a token each goes by itself.
 #[test]
 fn registers_that_are_alike_give_the_gradients_that_each_gives_by_itself() {
-    for config in [tiny_config(true)].into_iter().chain(families()) {
-        let model = Model::new(&config, RegistersSpec { decoys: 0.0, ..mixed() });
-        let nothing = Some(Blend { token: 0, share: 0.0 });
-        for recomputes in [false, true] {
-            let together = gradients_of_registers(&model, &batch(), None, recomputes);
-            let apart = gradients_of_registers(&model, &batch(), nothing, recomputes);
-            for ((_, param), (one, other)) in model.params.iter().zip(together.iter().zip(&apart)) {
-                let difference = relative_difference(one, other);
-                assert!(difference < 1e-5, "{:?}, {}: {difference}", config.family, param.name);
-            }
+    let bare = RegistersSpec { decoys: 0.0, ..mixed() };
+    let adapters = LoraSpec {
+        rank: 2,
+        alpha: 3.0,
+        dropout: 0.4,
+        rank_stabilised: false,
+        targets: vec!["all-linear".to_owned()],
+    };
+    for config in families() {
+        alike_and_apart_agree(&Model::new(&config, bare.clone()));
+    }
+    let mut model = Model::new(&tiny_config(true), bare);
+    alike_and_apart_agree(&model);
+    adapters.attach(&model.decoder.config, &mut model.params, 1).unwrap();
+    fill(&mut model.params, 8);
+    alike_and_apart_agree(&model);
+}
+
+fn alike_and_apart_agree(model: &Model) {
+    let nothing = Some(Blend { token: 0, share: 0.0 });
+    for recomputes in [false, true] {
+        let together = gradients_of_registers(model, &batch(), None, recomputes);
+        let apart = gradients_of_registers(model, &batch(), nothing, recomputes);
+        for ((_, param), (one, other)) in model.params.iter().zip(together.iter().zip(&apart)) {
+            let difference = relative_difference(one, other);
+            assert!(difference < 1e-5, "{:?}, {}: {difference}", model.decoder.config.family, param.name);
         }
     }
 }

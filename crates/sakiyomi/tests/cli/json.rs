@@ -110,6 +110,8 @@ fn bench_step_compares_steps_with_registers_and_without() {
     assert!(place.json(&step)["without_registers"].is_null());
     place.refuses(&["bench", "step", "--registers", "1.5"], &["--registers 1.5", "from 0 to 1"]);
     place.refuses(&["bench", "step", "--registers", "1", "--heads", "2"], &["--heads"]);
+    let few = [&step[..], &["--registers", "0.0001"]].concat();
+    place.refuses(&few, &["--registers 0.0001", "not one register"]);
 }
 
 #[test]

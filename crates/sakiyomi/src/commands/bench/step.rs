@@ -104,6 +104,14 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         ..TrainSection::default()
     };
     let mut timed = Timed::new(asked_for(arguments)?, &settings, arguments);
+    if let Some(registers) = timed.model.objective.registers() {
+        anyhow::ensure!(
+            !registers.place(&timed.batch, registers.depths()).is_empty(),
+            "--registers {}: of {} rows of {LENGTH} tokens that is not one register; give more",
+            arguments.registers,
+            arguments.batch
+        );
+    }
     let mut beside = match arguments.registers > 0.0 {
         true => Some(Timed::new(without_registers(arguments)?, &settings, arguments)),
         false => None,
@@ -123,7 +131,8 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         timed.step(&settings)?;
     }
     let steps = timed.milliseconds.len();
-    let peak_rss = memory::peak();
+    // With the model of the comparison beside it, a peak says nothing of either.
+    let (peak_rss, alone) = (memory::peak(), beside.is_none());
     let without_registers = beside.map(|beside| Comparison::of(&timed, &beside));
     let [fastest, median, slowest] = spread(&timed.milliseconds);
     let measured = Measured {
@@ -136,7 +145,7 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         tokens_per_s: (arguments.batch * LENGTH) as f64 * 1e3 / median,
         loss: timed.loss,
         steps,
-        peak_rss_gb: peak_rss.map(|bytes| bytes as f64 / 1024.0 / 1e6),
+        peak_rss_gb: peak_rss.filter(|_| alone).map(|bytes| bytes as f64 / 1024.0 / 1e6),
         head_kind: match arguments.rank {
             0 => arguments.head_kind.clone(),
             rank => format!("joint {} of rank {rank}", arguments.joint),
@@ -323,7 +332,11 @@ fn random_batch(vocabulary: usize, depths: usize, rows: usize, rng: &mut Seeded)
 
 impl Measured {
     fn text(&self) -> String {
-        let memory = self.peak_rss_gb.map_or("unknown".to_owned(), |gb| format!("{gb:.2} GB"));
+        let memory = match (self.peak_rss_gb, &self.without_registers) {
+            (Some(gb), _) => format!("{gb:.2} GB"),
+            (None, None) => "unknown".to_owned(),
+            (None, Some(_)) => "not told, two models are there".to_owned(),
+        };
         let processors = self
             .cpu_ms_per_step
             .map_or("unknown".to_owned(), |ms| format!("{ms:.0} ms a step, all together"));

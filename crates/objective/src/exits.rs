@@ -22,7 +22,8 @@ impl<'a> Exits<'a> {
         Self { decoder, weight: window.exit_weight, states: Vec::new() }
     }
 
-    /// Keeps the state after block `layer` (from 0), but for the first, whose attention finds no more than the tokens as they are, and the last.
+    /// Keeps the state after block `layer` (from 0), but for the first, whose attention finds no more than the tokens as they are,
+    /// and the last.
     pub(crate) fn see(&mut self, tape: &mut Tape, layer: usize, state: &Var) {
         if self.weight > 0.0 && (1..self.decoder.blocks.len().saturating_sub(1)).contains(&layer) {
             self.states.push(self.decoder.final_norm(tape, state));

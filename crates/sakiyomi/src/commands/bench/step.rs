@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use data::Batch;
-use model::{Decoder, DecoderConfig, presets};
+use model::{Decoder, presets};
 use objective::{
     HeadKind, HeadStart, HeadsSpec, JointHeads, JointSpec, Method, Objective, ParallelHeads, RegisterStart,
     Registers, RegistersSpec, matched_layers,
@@ -103,7 +103,9 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         clip: 0.0,
         ..TrainSection::default()
     };
-    let mut timed = Timed::new(asked_for(arguments)?, &settings, arguments);
+    let compared = arguments.registers > 0.0;
+    let model = if compared { with_registers(arguments)? } else { without_registers(arguments)? };
+    let mut timed = Timed::new(model, &settings, arguments);
     if let Some(registers) = timed.model.objective.registers() {
         anyhow::ensure!(
             !registers.place(&timed.batch, registers.depths()).is_empty(),
@@ -112,10 +114,8 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
             arguments.batch
         );
     }
-    let mut beside = match arguments.registers > 0.0 {
-        true => Some(Timed::new(without_registers(arguments)?, &settings, arguments)),
-        false => None,
-    };
+    let beside = compared.then(|| without_registers(arguments)).transpose()?;
+    let mut beside = beside.map(|model| Timed::new(model, &settings, arguments));
     let mut began = Instant::now();
     for step in 0.. {
         if step == WARM_UP_STEPS {
@@ -132,7 +132,7 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
     }
     let steps = timed.milliseconds.len();
     // With the model of the comparison beside it, a peak says nothing of either.
-    let (peak_rss, alone) = (memory::peak(), beside.is_none());
+    let peak_rss = memory::peak().filter(|_| !compared);
     let without_registers = beside.map(|beside| Comparison::of(&timed, &beside));
     let [fastest, median, slowest] = spread(&timed.milliseconds);
     let measured = Measured {
@@ -145,7 +145,7 @@ pub fn run(arguments: &BenchStep, threads: usize, output: Output) -> anyhow::Res
         tokens_per_s: (arguments.batch * LENGTH) as f64 * 1e3 / median,
         loss: timed.loss,
         steps,
-        peak_rss_gb: peak_rss.filter(|_| alone).map(|bytes| bytes as f64 / 1024.0 / 1e6),
+        peak_rss_gb: peak_rss.map(|bytes| bytes as f64 / 1024.0 / 1e6),
         head_kind: match arguments.rank {
             0 => arguments.head_kind.clone(),
             rank => format!("joint {} of rank {rank}", arguments.joint),
@@ -175,17 +175,21 @@ struct Trained {
     objective: Method,
 }
 
-/// The model of the arguments.
-fn asked_for(arguments: &BenchStep) -> anyhow::Result<Trained> {
-    if arguments.registers > 0.0 {
-        let Trained { decoder, mut params, .. } = without_registers(arguments)?;
-        let spec = RegistersSpec { density: arguments.registers, ..RegistersSpec::default() };
-        let start = RegisterStart::Fresh { seed: SEED };
-        let objective = Registers::attach(spec, &decoder, &mut params, start)?.into();
-        return Ok(Trained { decoder, params, objective });
-    }
+/// The model of the arguments, with registers beside it.
+fn with_registers(arguments: &BenchStep) -> anyhow::Result<Trained> {
+    let Trained { decoder, mut params, .. } = without_registers(arguments)?;
+    let spec = RegistersSpec { density: arguments.registers, ..RegistersSpec::default() };
+    let start = RegisterStart::Fresh { seed: SEED };
+    let objective = Registers::attach(spec, &decoder, &mut params, start)?.into();
+    Ok(Trained { decoder, params, objective })
+}
+
+/// The model of the arguments: the next token alone, or heads.
+fn without_registers(arguments: &BenchStep) -> anyhow::Result<Trained> {
     let spec = HeadsSpec { n: arguments.heads, kind: kind(&arguments.head_kind), ..HeadsSpec::next_token() };
-    let mut config = reference(arguments)?;
+    let Some(mut config) = presets::preset("reference", arguments.vocab) else {
+        anyhow::bail!("this build has no preset `reference`");
+    };
     let typed = [("objective.n", "--heads"), ("objective.kind", "--head-kind")];
     told_as_typed(spec.validate(config.layers), &typed)?;
     let moved = if arguments.rank > 0 { 0 } else { matched_layers(&config, &spec) };
@@ -212,19 +216,6 @@ fn asked_for(arguments: &BenchStep) -> anyhow::Result<Trained> {
         anyhow::ensure!(!objective.parameters().is_empty(), "--frozen: there are no heads to train");
     }
     Ok(Trained { decoder, params, objective })
-}
-
-/// The same model as it learns the next token only.
-fn without_registers(arguments: &BenchStep) -> anyhow::Result<Trained> {
-    let (decoder, mut params) = Decoder::initialise(&reference(arguments)?, SEED)?;
-    let start = HeadStart::Fresh { seed: SEED };
-    let objective = ParallelHeads::attach(HeadsSpec::next_token(), &decoder, &mut params, start)?.into();
-    Ok(Trained { decoder, params, objective })
-}
-
-fn reference(arguments: &BenchStep) -> anyhow::Result<DecoderConfig> {
-    presets::preset("reference", arguments.vocab)
-        .ok_or_else(|| anyhow::anyhow!("this build has no preset `reference`"))
 }
 
 /// A training whose steps are timed.

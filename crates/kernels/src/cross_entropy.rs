@@ -45,20 +45,7 @@ pub fn softmax_cross_entropy_in_place(
     targets: &[u32],
     scale: f32,
 ) -> LossSum {
-    check(logits.len(), vocabulary, targets);
-    let blocks = logits.par_chunks_mut(vocabulary * ROWS_PER_BLOCK).zip(targets.par_chunks(ROWS_PER_BLOCK));
-    let sums = blocks.map(|(logits, targets)| {
-        let mut sum = LossSum::default();
-        for (row, &target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
-            if target == NO_TARGET {
-                row.fill(0.0);
-            } else {
-                sum += loss_and_gradient_of_row(row, target as usize, scale);
-            }
-        }
-        sum
-    });
-    in_order(sums.collect())
+    in_place(logits, vocabulary, targets, scale, None)
 }
 
 /// As [`softmax_cross_entropy_in_place`] for logits that pass through a soft cap first; the gradient is that of the logits before
@@ -73,26 +60,41 @@ pub fn capped_softmax_cross_entropy_in_place(
     scale: f32,
     cap: f32,
 ) -> LossSum {
+    in_place(logits, vocabulary, targets, scale, Some(cap))
+}
+
+fn in_place(logits: &mut [f32], vocabulary: usize, targets: &[u32], scale: f32, cap: Option<f32>) -> LossSum {
     check(logits.len(), vocabulary, targets);
     let blocks = logits.par_chunks_mut(vocabulary * ROWS_PER_BLOCK).zip(targets.par_chunks(ROWS_PER_BLOCK));
-    let sums = blocks.map_init(
-        || vec![0.0; vocabulary],
-        |capped, (logits, targets)| {
-            let mut sum = LossSum::default();
-            for (row, &target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
-                if target == NO_TARGET {
-                    row.fill(0.0);
-                    continue;
-                }
-                soft_cap::forward(row, cap);
-                capped.copy_from_slice(row);
-                sum += loss_and_gradient_of_row(row, target as usize, scale);
-                soft_cap::backward(capped, cap, row);
-            }
-            sum
-        },
-    );
+    let sums = blocks.map_init(Vec::new, |capped, (logits, targets)| {
+        let mut sum = LossSum::default();
+        for (row, &target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
+            sum += row_in_place(row, target, scale, cap, capped);
+        }
+        sum
+    });
     in_order(sums.collect())
+}
+
+/// The loss of one row, whose gradient replaces it; `capped` is room for a row.
+fn row_in_place(
+    row: &mut [f32],
+    target: u32,
+    scale: f32,
+    cap: Option<f32>,
+    capped: &mut Vec<f32>,
+) -> LossSum {
+    if target == NO_TARGET {
+        row.fill(0.0);
+        return LossSum::default();
+    }
+    let Some(cap) = cap else { return loss_and_gradient_of_row(row, target as usize, scale) };
+    soft_cap::forward(row, cap);
+    capped.clear();
+    capped.extend_from_slice(row);
+    let loss = loss_and_gradient_of_row(row, target as usize, scale);
+    soft_cap::backward(capped, cap, row);
+    loss
 }
 
 /// As [`softmax_cross_entropy_in_place`], with or without a cap, and with the loss of each row apart: overwrites `losses`
@@ -108,13 +110,11 @@ pub fn softmax_cross_entropy_of_rows(
     cap: Option<f32>,
     losses: &mut [LossSum],
 ) {
+    check(logits.len(), vocabulary, targets);
     assert_eq!(losses.len(), targets.len(), "cross entropy: losses and targets disagree");
-    let rows = logits.par_chunks_mut(vocabulary.max(1)).zip(targets.par_chunks(1)).zip(losses);
-    rows.for_each(|((logits, target), loss)| {
-        *loss = match cap {
-            None => softmax_cross_entropy_in_place(logits, vocabulary, target, scale),
-            Some(cap) => capped_softmax_cross_entropy_in_place(logits, vocabulary, target, scale, cap),
-        };
+    let rows = logits.par_chunks_mut(vocabulary).zip(targets).zip(losses);
+    rows.with_min_len(ROWS_PER_BLOCK).for_each_init(Vec::new, |capped, ((row, &target), loss)| {
+        *loss = row_in_place(row, target, scale, cap, capped);
     });
 }
 
@@ -135,6 +135,27 @@ pub fn cross_entropy_loss(logits: &[f32], vocabulary: usize, targets: &[u32]) ->
         sum
     });
     in_order(sums.collect())
+}
+
+/// As [`cross_entropy_loss`] with the loss of each row apart: overwrites `losses` `[rows]`, where a row without a target has nothing.
+///
+/// # Panics
+/// When the lengths disagree or a target is beyond the vocabulary.
+pub fn cross_entropy_loss_of_rows(
+    logits: &[f32],
+    vocabulary: usize,
+    targets: &[u32],
+    losses: &mut [LossSum],
+) {
+    check(logits.len(), vocabulary, targets);
+    assert_eq!(losses.len(), targets.len(), "cross entropy: losses and targets disagree");
+    let rows = logits.par_chunks(vocabulary).zip(targets).zip(losses);
+    rows.with_min_len(ROWS_PER_BLOCK).for_each(|((row, &target), loss)| {
+        *loss = match target {
+            NO_TARGET => LossSum::default(),
+            target => loss_of_row(row, target as usize),
+        };
+    });
 }
 
 multiversion! {
@@ -206,9 +227,15 @@ mod tests {
                         capped_softmax_cross_entropy_in_place(&mut together, vocabulary, &targets, 0.3, cap)
                     }
                 };
-                let mut losses = vec![LossSum { nll: 9.0, targets: 9, correct: 9 }; rows];
+                let mut alone = logits.clone();
+                if let Some(cap) = cap {
+                    soft_cap::forward(&mut alone, cap);
+                }
+                let stale = vec![LossSum { nll: 9.0, targets: 9, correct: 9 }; rows];
+                let (mut losses, mut of_alone) = (stale.clone(), stale);
                 softmax_cross_entropy_of_rows(&mut logits, vocabulary, &targets, 0.3, cap, &mut losses);
-                assert_eq!(logits, together);
+                cross_entropy_loss_of_rows(&alone, vocabulary, &targets, &mut of_alone);
+                assert_eq!((&logits, &losses), (&together, &of_alone));
                 let mut total = LossSum::default();
                 losses.into_iter().for_each(|loss| total += loss);
                 assert_eq!((total.targets, total.correct), (sum.targets, sum.correct));

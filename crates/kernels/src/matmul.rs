@@ -3,8 +3,8 @@
 //!
 //! A linear map stores its weights as `[outputs, inputs]`. Its forward and its two gradients are the three products here.
 //! The elements of the result are divided among threads, and each element's terms are added in an order that depends on the
-//! shapes, so that the same shapes give the same bits again. Another number of rows may give other bits: where a row must not
-//! feel its neighbours (decoding), [`crate::packed`] is the place.
+//! shapes, so that the same shapes give the same bits again. Another number of rows may give other bits where there are few of them
+//! ([`MANY_ROWS`]): where a row must not feel its neighbours (decoding), [`crate::packed`] is the place.
 //!
 //! [`product_nt`], [`product_nn`] and [`product_tn`] are the f32 products by themselves. [`Factor`] and [`multiply`] are for
 //! either precision, and get a factor ready once for several products.
@@ -29,6 +29,12 @@ pub enum Write {
     /// The result is added to them.
     Add,
 }
+
+/// From so many rows of the result on, more rows behind them leave their bits alone: the terms of an element are then added in an
+/// order that depends on how many terms and columns there are. Fewer rows may be computed in another way.
+///
+/// That is so in the version of the `gemm` crate that the workspace is pinned to; a test holds it.
+pub const MANY_ROWS: usize = 257;
 
 /// `y[m, n] (+)= x[m, k] w[n, k]^T`: the forward of a linear map.
 ///

@@ -5,7 +5,7 @@
 //! those that are learnt first then settle in late blocks and leave none for the rest.
 
 use model::Decoder;
-use tensor::{Tape, Var};
+use tensor::{LearningRows, Tape, Var};
 
 use crate::Window;
 
@@ -35,11 +35,13 @@ impl<'a> Exits<'a> {
         self.states.is_empty()
     }
 
-    /// The loss of rows from `first` on, `scale` times the exits' weight each; what the unembedding says is learnt there as well.
-    pub(crate) fn learn(&self, tape: &mut Tape, first: usize, targets: &[u32], scale: f32) {
+    /// The loss of `parts`, their scales times the exits' weight; what the unembedding says is learnt there as well.
+    pub(crate) fn learn(&self, tape: &mut Tape, parts: &[LearningRows]) {
         let (unembedding, cap) = (self.decoder.unembedding, self.decoder.config.variant.logit_cap);
+        let parts: Vec<LearningRows> =
+            parts.iter().map(|part| LearningRows { scale: self.weight * part.scale, ..*part }).collect();
         for state in &self.states {
-            tape.cross_entropy_of_rows(state, first, unembedding, targets, self.weight * scale, cap, None);
+            tape.cross_entropy_of_rows(state, unembedding, &parts, cap, None);
         }
     }
 }

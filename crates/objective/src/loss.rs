@@ -2,7 +2,7 @@
 
 use data::Batch;
 use model::Decoder;
-use tensor::{Layout, LossSum, ParamId, Tape, Var};
+use tensor::{Layout, LearningRows, LossSum, ParamId, Tape, Var};
 
 use crate::Drafter;
 use crate::exits::Exits;
@@ -128,7 +128,8 @@ pub(crate) fn loss_through_states(
     if !exits.is_empty() {
         let mut targets = Vec::new();
         batch.targets(1, &mut targets);
-        exits.learn(tape, 0, &targets, objective.weight(1) / window.targets[0].max(1) as f32);
+        let scale = objective.weight(1) / window.targets[0].max(1) as f32;
+        exits.learn(tape, &[LearningRows { first: 0, targets: &targets, scale }]);
     }
     tape.backward_to(start);
     sums

@@ -14,7 +14,7 @@ mod place;
 use data::Batch;
 use model::Decoder;
 use serde::{Deserialize, Serialize};
-use tensor::{Blend, Layout, LossSum, ParamId, Tape};
+use tensor::{Blend, Layout, LearningRows, LossSum, ParamId, Tape};
 
 use crate::exits::Exits;
 use crate::{Drafter, Error, Objective, Result, Window};
@@ -299,25 +299,32 @@ impl Objective for Registers {
         let normed = decoder.final_norm(tape, &states);
         let (unembedding, cap) = (decoder.unembedding, decoder.config.variant.logit_cap);
 
-        let mut sums = vec![LossSum::default(); window.depths()];
-        let mut targets = Vec::new();
+        let (mut targets, mut ahead) = (Vec::new(), Vec::new());
         batch.targets(1, &mut targets);
-        let scale = (1.0 - self.spec.weight) / window.targets[0].max(1) as f32;
-        let tokens = targets.len();
-        sums[0] = tape.cross_entropy_of_rows(&normed, 0, unembedding, &targets, scale, cap, None);
-        exits.learn(tape, 0, &targets, scale);
+        ahead.extend(placed.iter().map(|placed| placed.target));
+        // Two means, apart; without a register there is one, since a mean of nothing is no number.
+        let mean = |weight: f32, targets: usize| weight / targets.max(1) as f32;
+        let parts = [
+            LearningRows {
+                first: 0,
+                targets: &targets,
+                scale: mean(1.0 - self.spec.weight, window.targets[0]),
+            },
+            LearningRows {
+                first: targets.len(),
+                targets: &ahead,
+                scale: mean(self.spec.weight, window.targets[1..].iter().sum()),
+            },
+        ];
+        let mut losses = vec![LossSum::default(); targets.len() + ahead.len()];
+        tape.cross_entropy_of_rows(&normed, unembedding, &parts, cap, Some(&mut losses));
+        exits.learn(tape, &parts);
 
-        // Apart from the tokens, and without any there is nothing: a mean of nothing is no number.
-        if !placed.is_empty() {
-            targets.clear();
-            targets.extend(placed.iter().map(|placed| placed.target));
-            let scale = self.spec.weight / window.targets[1..].iter().sum::<usize>().max(1) as f32;
-            let mut losses = vec![LossSum::default(); placed.len()];
-            tape.cross_entropy_of_rows(&normed, tokens, unembedding, &targets, scale, cap, Some(&mut losses));
-            exits.learn(tape, tokens, &targets, scale);
-            for (placed, loss) in placed.iter().zip(losses) {
-                sums[self.part_of(placed)] += loss;
-            }
+        let (of_tokens, of_registers) = losses.split_at(targets.len());
+        let mut sums = vec![LossSum::default(); window.depths()];
+        of_tokens.iter().for_each(|&loss| sums[0] += loss);
+        for (placed, &loss) in placed.iter().zip(of_registers) {
+            sums[self.part_of(placed)] += loss;
         }
         tape.backward_to(start);
         sums

@@ -23,4 +23,4 @@ pub use kernels::rope::RopeTable;
 pub use ops::{Activation, AttentionSpec, Embedding, HeadNorms, Linear, Norm, NormKind, Ops, Part};
 pub use optimiser::{Decay, Optimiser, Rules};
 pub use params::{Adapter, Param, ParamId, Params};
-pub use tape::{Blend, Layout, Mark, Register, Tape, Var};
+pub use tape::{Blend, Layout, LearningRows, Mark, Register, Tape, Var};

@@ -16,13 +16,15 @@ mod registers;
 mod several;
 
 use std::borrow::Cow;
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
 use adapters::Inner;
 use kernels::attention::{Mask, SideRow};
 use kernels::full_attention::FullAttention;
-use kernels::matmul::{Precision, Write};
+use kernels::matmul::{MANY_ROWS, Precision, Write};
+pub use loss::LearningRows;
 use recompute::TapePart;
 pub use registers::Blend;
 use registers::RegisterRows;
@@ -77,13 +79,13 @@ impl Layout {
         self.token_rows() + self.registers.len()
     }
 
-    /// The rows of a value in parts: those of tokens, and those of registers if there are any.
+    /// The rows of a value in parts that products take apart, so that registers leave the bits of tokens alone: those of tokens,
+    /// and those of registers if there are any. From [`MANY_ROWS`] rows of tokens on there is one part.
     fn parts(&self, rows: usize) -> impl Iterator<Item = Range<usize>> {
-        let tokens = if self.registers.is_empty() { rows } else { self.token_rows() };
-        [0..tokens, tokens..rows]
-            .into_iter()
-            .enumerate()
-            .filter_map(|(index, part)| (index == 0 || !part.is_empty()).then_some(part))
+        let tokens = self.token_rows();
+        let apart = !self.registers.is_empty() && tokens < rows.min(MANY_ROWS);
+        let first = if apart { tokens } else { rows };
+        iter::once(0..first).chain(apart.then_some(tokens..rows))
     }
 
     /// A number for a row of a value: that of the row's draw and its place.

@@ -6,7 +6,7 @@ use data::{Batch, Corpus, EvaluationBatches, NO_TARGET, PADDING, Vocabulary};
 use model::Decoder;
 use objective::Objective;
 use serde::{Deserialize, Serialize};
-use tensor::{Arena, Layout, LossSum, Params, Tape};
+use tensor::{Arena, Layout, LearningRows, LossSum, Params, Tape};
 
 use crate::error::{Error, Result};
 use crate::step::{accuracy, mean_loss};
@@ -238,7 +238,8 @@ fn count_right(
     batch.targets(1, &mut targets);
     let mut losses = vec![LossSum::default(); targets.len()];
     let cap = decoder.config.variant.logit_cap;
-    tape.cross_entropy_of_rows(&normed, 0, decoder.unembedding, &targets, 0.0, cap, Some(&mut losses));
+    let rows = LearningRows { first: 0, targets: &targets, scale: 0.0 };
+    tape.cross_entropy_of_rows(&normed, decoder.unembedding, &[rows], cap, Some(&mut losses));
     for (row, losses) in losses.chunks(batch.length).enumerate() {
         let segments = &batch.segments[row * batch.stride()..][..batch.length];
         let mut at = 0;

@@ -13,6 +13,9 @@ use crate::matmul::{View, ViewMut, Write, serial};
 use crate::soft_cap;
 use crate::vector::{self, lanes::LANES};
 
+/// How far the last key of a block's row may lie from that of its first row; farther where that sees more than four times as many.
+const KEYS_APART: u32 = 128;
+
 /// The side rows of one row of the batch, with what the forward pass made of them and the gradient of that.
 pub(super) struct Side<'a> {
     shape: &'a AttentionShape,
@@ -36,28 +39,36 @@ struct Block {
 }
 
 impl Block {
-    /// Elements between rows of scores: whole vectors.
-    fn stride(&self) -> usize {
-        self.keys.len().next_multiple_of(LANES).max(LANES)
-    }
-}
-
-/// The blocks of the side rows of one row of the batch.
-fn blocks(rows: &[SideRow]) -> impl Iterator<Item = Block> + '_ {
-    rows.chunks(QUERIES_PER_BLOCK).enumerate().map(|(index, chunk)| {
-        let sighted = || chunk.iter().filter(|row| row.first < row.end);
+    fn of(all: &[SideRow], rows: Range<usize>) -> Self {
+        let sighted = || all[rows.clone()].iter().filter(|row| row.first < row.end);
         let first = sighted().map(|row| row.first as usize).min().unwrap_or(0);
         let end = sighted().map(|row| row.end as usize).max().unwrap_or(0);
         let columns = |row: &SideRow| match row.first < row.end {
             true => row.first as usize - first..row.end as usize - first,
             false => 0..0,
         };
-        let start = index * QUERIES_PER_BLOCK;
-        Block {
-            rows: start..start + chunk.len(),
-            keys: first..end,
-            seen: chunk.iter().map(columns).collect(),
-        }
+        let seen = all[rows.clone()].iter().map(columns).collect();
+        Self { rows, keys: first..end, seen }
+    }
+
+    /// Elements between rows of scores: whole vectors.
+    fn stride(&self) -> usize {
+        self.keys.len().next_multiple_of(LANES).max(LANES)
+    }
+}
+
+/// The blocks of the side rows of one row of the batch. All rows of a block are scored for all of its keys, so that rows which
+/// stand far apart are in different ones.
+fn blocks(rows: &[SideRow]) -> impl Iterator<Item = Block> + '_ {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let first = rows.get(start)?;
+        let apart = KEYS_APART.max(first.end.saturating_sub(first.first) / 4);
+        let near = |row: &&SideRow| row.end.abs_diff(first.end) < apart;
+        let count = rows[start..].iter().take(QUERIES_PER_BLOCK).take_while(near).count();
+        let block = Block::of(rows, start..start + count);
+        start += count;
+        Some(block)
     })
 }
 

@@ -138,6 +138,8 @@ fn cases() -> Vec<Case> {
         Case::new("beside, capped", [2, 70, 4, 2, 6], |_, t| t.saturating_sub(7))
             .capped(0.8)
             .beside(|b, t| t % 2 == b),
+        Case::new("beside few, far apart", [2, 300, 2, 1, 6], documents).beside(|_, t| t % 16 == 3),
+        Case::new("beside few, a long row", [1, 700, 1, 1, 4], |_, _| 0).beside(|_, t| t % 40 == 1),
         Case::new("themselves alone", [1, 20, 2, 2, 4], |_, _| 0).beside(|_, t| t % 15 == 3),
     ]
 }

@@ -41,27 +41,40 @@ pub(super) fn multiply(left: &Panels, right: &Panels, mut c: ViewMut, write: Wri
     let sides = left.width() == LEFT_PANEL && right.width() == RIGHT_PANEL;
     assert!(sides, "a factor that was made ready for the other side of a product");
     assert!(left.lanes() == rows && right.lanes() == columns && left.terms() == right.terms());
+    if rows == 0 || columns == 0 {
+        return;
+    }
     if left.terms() == 0 {
         if write == Write::Overwrite {
             c.fill(0.0);
         }
         return;
     }
-    // Small results are cut finer, so that every thread has some of it.
-    let enough = 4 * rayon::current_num_threads();
-    let wide = columns.div_ceil(TASK_COLUMNS);
-    let mut task_rows = TASK_ROWS;
-    while task_rows > 2 * LEFT_PANEL && rows.div_ceil(task_rows) * wide < enough {
-        task_rows /= 2;
-    }
+    let (task_rows, task_columns) = task_shape(rows, columns, rayon::current_num_threads());
+    let wide = columns.div_ceil(task_columns);
     let result = Destination { first: c.as_mut_ptr(), stride: c.stride(), write };
     let tasks = rows.div_ceil(task_rows) * wide;
     (0..tasks).into_par_iter().for_each(|task| {
-        let (row, column) = (task / wide * task_rows, task % wide * TASK_COLUMNS);
+        let (row, column) = (task / wide * task_rows, task % wide * task_columns);
         let rows = row..(row + task_rows).min(rows);
-        let columns = column..(column + TASK_COLUMNS).min(columns);
+        let columns = column..(column + task_columns).min(columns);
         result.compute(left, right, rows, columns);
     });
+}
+
+/// Rows and columns of a task, such that `threads` threads end together: as large as tasks may be, or up to half of that.
+fn task_shape(rows: usize, columns: usize, threads: usize) -> (usize, usize) {
+    let wide = columns.div_ceil(TASK_COLUMNS);
+    let task_columns = columns.div_ceil(wide).next_multiple_of(COLUMNS);
+    let tasks = |task_rows: usize| rows.div_ceil(task_rows) * wide;
+    // Small results are cut finer, so that every thread has some of it.
+    let mut most = TASK_ROWS;
+    while most > 2 * LEFT_PANEL && tasks(most) < 4 * threads {
+        most /= 2;
+    }
+    let rows_of_a_thread = |task_rows: &usize| tasks(*task_rows).div_ceil(threads) * task_rows;
+    let task_rows = (most / 2..=most).rev().step_by(ROWS).min_by_key(rows_of_a_thread).unwrap_or(most);
+    (task_rows, task_columns)
 }
 
 /// Where the product goes. Tasks write to disjoint rectangles of it.

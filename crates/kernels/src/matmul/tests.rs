@@ -89,6 +89,39 @@ fn the_number_of_threads_does_not_show_in_the_bits() {
 }
 
 #[test]
+fn rows_behind_many_rows_leave_their_bits_alone() {
+    for (n, k) in
+        [(1, 64), (2, 700), (3, 2), (16, 768), (64, 513), (65, 1100), (96, 33), (200, 2049), (1100, 8)]
+    {
+        let w = random_values(n * k, 2);
+        for rows in [MANY_ROWS, 300, 512] {
+            let all = rows + 700;
+            let x = random_values(all * k, 1);
+            for (precision, write) in [
+                (Precision::F32, Write::Overwrite),
+                (Precision::F32, Write::Add),
+                (Precision::Bf16, Write::Overwrite),
+                (Precision::Bf16, Write::Add),
+            ] {
+                let of_first = |count: usize| {
+                    let stride = n + 3;
+                    let mut y = random_values(all * stride, 3);
+                    let x = View::new(&x[..count * k], count, k);
+                    let result = ViewMut::strided(&mut y[..count * stride], count, n, stride);
+                    through_factors(precision, (x, false), (View::new(&w, n, k), true), result, write);
+                    y.truncate(rows * stride);
+                    y
+                };
+                let alone = of_first(rows);
+                for more in [1, 2, 77, 256, 700] {
+                    assert!(of_first(rows + more) == alone, "{rows} + {more} rows, {n} x {k}, {precision:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "a product of 2 x 3 and 4 x 5 into 2 x 5")]
 fn shapes_that_disagree_are_refused() {
     let mut y = [0.0; 10];
@@ -100,7 +133,7 @@ fn shapes_that_disagree_are_refused() {
     );
 }
 
-/// Sizes around the tiles of bf16 products (8 x 48, panels of 16, tasks of 128 x 480, blocks of 256 terms), `(m, n, k)`.
+/// Sizes around the tiles of bf16 products (8 x 48, panels of 16, tasks of up to 128 x 480, blocks of 256 terms), `(m, n, k)`.
 const BF16_SHAPES: [(usize, usize, usize); 6] =
     [(7, 47, 31), (8, 48, 32), (9, 49, 33), (17, 97, 255), (130, 481, 64), (33, 100, 515)];
 

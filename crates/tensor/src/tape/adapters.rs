@@ -49,7 +49,7 @@ impl Tape<'_> {
         let value = dropped.as_deref().unwrap_or(&self.nodes[x].value);
         let down = View::new(self.params.data(adapter.down), rank, inputs);
         let up = View::new(self.params.data(adapter.up), outputs, rank);
-        // Rows of tokens by themselves, as in the map itself, so that registers leave their bits alone.
+        // As in the map itself, so that registers leave the bits of tokens alone.
         for part in self.layout.parts(rows) {
             let x = View::new(&value[part.start * inputs..part.end * inputs], part.len(), inputs);
             let here = &mut inner[part.start * rank..part.end * rank];

@@ -45,7 +45,7 @@ impl Tape<'_> {
     /// `y (+)= x W^T (+ b)` in the first `rows` rows for each of `maps`, their outputs side by side in rows of `y` that are
     /// `stride` wide.
     ///
-    /// The rows of tokens are a product of their own, shaped as without registers, so that they have the same bits.
+    /// Rows of tokens have the bits that they have without registers: [`super::Layout::parts`].
     pub(super) fn apply(
         &mut self,
         x: usize,

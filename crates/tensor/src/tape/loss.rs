@@ -1,8 +1,8 @@
 //! Cross-entropy straight from hidden states: logits exist for one chunk of rows at a time, and never as a whole.
 
 use kernels::cross_entropy::{
-    capped_softmax_cross_entropy_in_place, cross_entropy_loss, softmax_cross_entropy_in_place,
-    softmax_cross_entropy_of_rows,
+    capped_softmax_cross_entropy_in_place, cross_entropy_loss, cross_entropy_loss_of_rows,
+    softmax_cross_entropy_in_place, softmax_cross_entropy_of_rows,
 };
 use kernels::matmul::{Factor, Side, View, ViewMut, Write, multiply};
 
@@ -16,6 +16,30 @@ const CHUNK_LOGITS: usize = 1 << 20;
 /// Rows of a chunk.
 pub(super) fn rows_at_once(rows: usize, vocabulary: usize) -> usize {
     CHUNK_ROWS.max(CHUNK_LOGITS / vocabulary).min(rows)
+}
+
+/// Some of the rows of hidden states, with what they learn.
+#[derive(Clone, Copy, Debug)]
+pub struct LearningRows<'a> {
+    /// The first of them; there are as many as targets.
+    pub first: usize,
+    /// One for each row, or [`crate::NO_TARGET`].
+    pub targets: &'a [u32],
+    /// Times the gradient of their summed loss.
+    pub scale: f32,
+}
+
+impl<'a> LearningRows<'a> {
+    fn end(&self) -> usize {
+        self.first + self.targets.len()
+    }
+
+    /// As many at once as there are logits for.
+    fn chunks(self, vocabulary: usize) -> impl Iterator<Item = LearningRows<'a>> {
+        let rows = rows_at_once(self.targets.len(), vocabulary).max(1);
+        let chunks = self.targets.chunks(rows).enumerate();
+        chunks.map(move |(index, targets)| LearningRows { first: self.first + index * rows, targets, ..self })
+    }
 }
 
 impl Tape<'_> {
@@ -33,28 +57,32 @@ impl Tape<'_> {
         cap: Option<f32>,
     ) -> LossSum {
         assert_eq!(targets.len(), self.nodes[hidden.0].rows, "targets and hidden states disagree");
-        self.cross_entropy_of_rows(hidden, 0, unembedding, targets, scale, cap, None)
+        let rows = LearningRows { first: 0, targets, scale };
+        self.cross_entropy_of_rows(hidden, unembedding, &[rows], cap, None)
     }
 
-    /// As [`Tape::cross_entropy`] for the rows from `first` on, as many as there are targets; the loss of the others, if there is
-    /// any, is taken in another call. `losses` `[rows]` is overwritten with the loss of each row.
+    /// As [`Tape::cross_entropy`] for some of the rows, in `parts` that follow each other and have a scale each. Logits of one chunk
+    /// are of one part, so that parts leave each other's bits alone.
+    ///
+    /// `losses`, as many as there are targets, is overwritten with the loss of each row.
     pub fn cross_entropy_of_rows(
         &mut self,
         hidden: &Var,
-        first: usize,
         unembedding: ParamId,
-        targets: &[u32],
-        scale: f32,
+        parts: &[LearningRows],
         cap: Option<f32>,
         mut losses: Option<&mut [LossSum]>,
     ) -> LossSum {
         let (vocabulary, width) = self.params.matrix_shape(unembedding);
-        let rows = targets.len();
+        let rows = parts.iter().map(|part| part.targets.len()).sum::<usize>();
         let all_rows = self.nodes[hidden.0].rows;
-        assert!(first + rows <= all_rows, "targets and hidden states disagree");
+        let in_order = parts.is_sorted_by(|part, next| part.end() <= next.first);
+        let within = parts.last().is_none_or(|last| last.end() <= all_rows);
+        assert!(in_order && within, "targets and hidden states disagree");
+        assert!(losses.as_ref().is_none_or(|losses| losses.len() == rows), "losses and targets disagree");
         let needs_dx = self.nodes[hidden.0].requires_gradient;
         let needs_dw = self.trained(unembedding);
-        let chunk = rows_at_once(rows, vocabulary);
+        let chunk = parts.iter().map(|part| rows_at_once(part.targets.len(), vocabulary)).max().unwrap_or(0);
         let mut logits = self.arena.take(chunk * vocabulary);
         let mut d_hidden = needs_dx.then(|| match self.nodes[hidden.0].gradient.take() {
             Some(present) => (present, Write::Add),
@@ -64,7 +92,7 @@ impl Tape<'_> {
         let mut products = Products { precision: self.precision, arena: self.arena };
         let precision = products.precision;
         let weight = View::new(self.params.data(unembedding), vocabulary, width);
-        // The unembedding is made ready once for all chunks: for the logits, and for the gradient of the states.
+        // The unembedding is made ready once for all parts: for the logits, and for the gradient of the states.
         let mut forward_buffer = products.buffer(Side::Right, width, vocabulary);
         let mut backward_buffer = match needs_dx {
             true => products.buffer(Side::Right, vocabulary, width),
@@ -73,34 +101,37 @@ impl Tape<'_> {
         let forward = Factor::transposed(precision, Side::Right, weight, &mut forward_buffer);
         let backward = needs_dx.then(|| Factor::plain(precision, Side::Right, weight, &mut backward_buffer));
         let mut sum = LossSum::default();
-        for start in (0..rows).step_by(chunk.max(1)) {
-            let count = chunk.min(rows - start);
-            let here = (first + start) * width..(first + start + count) * width;
+        for LearningRows { first, targets, scale } in parts.iter().flat_map(|part| part.chunks(vocabulary)) {
+            let count = targets.len();
+            let here = first * width..(first + count) * width;
             let states = View::new(&self.nodes[hidden.0].value[here.clone()], count, width);
             let logits = &mut logits[..count * vocabulary];
             let mut buffer = products.buffer(Side::Left, count, width);
             let left = Factor::plain(precision, Side::Left, states, &mut buffer);
             multiply(&left, &forward, ViewMut::new(logits, count, vocabulary), Write::Overwrite);
             products.arena.give(buffer);
-            let targets = &targets[start..start + count];
-            let apart = losses.as_deref_mut().map(|losses| &mut losses[start..start + count]);
-            if let Some(losses) = apart {
-                softmax_cross_entropy_of_rows(logits, vocabulary, targets, scale, cap, losses);
-                losses.iter().for_each(|&loss| sum += loss);
-            } else if !(needs_dx || needs_dw) {
-                if let Some(cap) = cap {
-                    kernels::soft_cap::forward(logits, cap);
-                }
-                sum += cross_entropy_loss(logits, vocabulary, targets);
-            } else {
-                sum += match cap {
-                    None => softmax_cross_entropy_in_place(logits, vocabulary, targets, scale),
-                    Some(cap) => {
-                        capped_softmax_cross_entropy_in_place(logits, vocabulary, targets, scale, cap)
-                    }
-                };
+            let losses = losses.as_mut().and_then(|losses| losses.split_off_mut(..count));
+            let learns = needs_dx || needs_dw;
+            if let (false, Some(cap)) = (learns, cap) {
+                kernels::soft_cap::forward(logits, cap);
             }
-            if !(needs_dx || needs_dw) {
+            sum += match (losses, cap) {
+                (Some(losses), _) => {
+                    match learns {
+                        true => {
+                            softmax_cross_entropy_of_rows(logits, vocabulary, targets, scale, cap, losses)
+                        }
+                        false => cross_entropy_loss_of_rows(logits, vocabulary, targets, losses),
+                    }
+                    total(losses)
+                }
+                (None, _) if !learns => cross_entropy_loss(logits, vocabulary, targets),
+                (None, None) => softmax_cross_entropy_in_place(logits, vocabulary, targets, scale),
+                (None, Some(cap)) => {
+                    capped_softmax_cross_entropy_in_place(logits, vocabulary, targets, scale, cap)
+                }
+            };
+            if !learns {
                 continue;
             }
             let d_logits = View::new(logits, count, vocabulary);
@@ -126,4 +157,10 @@ impl Tape<'_> {
         }
         sum
     }
+}
+
+fn total(losses: &[LossSum]) -> LossSum {
+    let mut total = LossSum::default();
+    losses.iter().for_each(|&loss| total += loss);
+    total
 }

@@ -1,10 +1,11 @@
 //! Registers: what pins them to the paper (MuToR 2505.10518), on the kernels that train.
 
 use data::Batch;
+use kernels::matmul::Precision;
 use model::{Decoder, DecoderConfig, LoraSpec};
 use objective::{Objective, OffsetsPer, Placed, RegisterStart, Registers, RegistersSpec, Window};
 use tensor::random::{self, Seeded};
-use tensor::{Arena, Blend, Gradients, Layout, LossSum, NO_TARGET, Ops, Params, Tape};
+use tensor::{Arena, Blend, Gradients, Layout, LearningRows, LossSum, NO_TARGET, Ops, Params, Tape};
 use train::config::{ObjectiveKind, TrainSection};
 use train::step::Stepper;
 use train::{Checkpoint, RunFolder, train};
@@ -16,6 +17,7 @@ struct Model {
     decoder: Decoder,
     params: Params,
     objective: Registers,
+    precision: Precision,
 }
 
 fn spec(d_min: usize, d_max: usize) -> RegistersSpec {
@@ -33,7 +35,21 @@ impl Model {
         let start = RegisterStart::Fresh { seed: 1 };
         let objective = Registers::attach(spec, &decoder, &mut params, start).unwrap();
         fill(&mut params, 9);
-        Self { decoder, params, objective }
+        Self { decoder, params, objective, precision: Precision::F32 }
+    }
+
+    /// With adapters on every map, which say something.
+    fn adapted(mut self) -> Self {
+        let adapters = LoraSpec {
+            rank: 2,
+            alpha: 3.0,
+            dropout: 0.4,
+            rank_stabilised: false,
+            targets: vec!["all-linear".to_owned()],
+        };
+        adapters.attach(&self.decoder.config, &mut self.params, 1).unwrap();
+        fill(&mut self.params, 8);
+        self
     }
 
     fn parts(&self) -> usize {
@@ -81,7 +97,7 @@ impl Model {
         let registers = placed.iter().map(|placed| placed.register).collect();
         let layout = Layout { registers, ..crate::support::layout(batch) };
         let mut arena = Arena::default();
-        let mut tape = Tape::evaluation(&self.params, &mut arena, &layout);
+        let mut tape = Tape::evaluation(&self.params, &mut arena, &layout).in_precision(self.precision);
         let (decoder, vector) = (&self.decoder, self.objective.vector());
         let rows = match placed.is_empty() {
             true => tape.embed(&decoder.embedding, &batch.inputs()),
@@ -137,14 +153,21 @@ fn finite_differences_agree(config: &DecoderConfig, spec: RegistersSpec, batch: 
 /// Test (a) of the method, to the bit.
 #[test]
 fn tokens_have_the_same_bits_with_and_without_registers() {
-    let batch = batch();
-    for config in [tiny_config(true)].into_iter().chain(families()) {
-        let model = Model::new(&config, mixed());
-        let placed = model.placed(&batch);
-        assert!(placed.len() > 10);
-        let (with, without) = (model.states(&batch, &placed), model.states(&batch, &[]));
-        assert_eq!(with[..without.len()], without, "{:?}", config.family);
-        assert_eq!(with.len(), without.len() + placed.len() * config.width);
+    // Few rows are products of their own, many are taken together with the registers.
+    let many = packed(&documents(&[7; 50]), 8, 3);
+    assert!(many.batch * many.length >= kernels::matmul::MANY_ROWS);
+    let tiny = || Model::new(&tiny_config(true), mixed());
+    let bf16 = Model { precision: Precision::Bf16, ..tiny() };
+    let models = families().into_iter().map(|config| Model::new(&config, mixed()));
+    for model in models.chain([tiny(), tiny().adapted(), bf16]) {
+        for batch in [&batch(), &many] {
+            let placed = model.placed(batch);
+            assert!(placed.len() > 10);
+            let (with, without) = (model.states(batch, &placed), model.states(batch, &[]));
+            let config = &model.decoder.config;
+            assert_eq!(with[..without.len()], without, "{:?}, {:?}", config.family, model.precision);
+            assert_eq!(with.len(), without.len() + placed.len() * config.width);
+        }
     }
 }
 
@@ -249,7 +272,8 @@ fn gradients_of_registers(
     let normed = decoder.final_norm(&mut tape, &states);
     let targets: Vec<u32> = placed.iter().map(|placed| placed.target).collect();
     let first = batch.batch * batch.length;
-    tape.cross_entropy_of_rows(&normed, first, decoder.unembedding, &targets, 1.0, None, None);
+    let rows = LearningRows { first, targets: &targets, scale: 1.0 };
+    tape.cross_entropy_of_rows(&normed, decoder.unembedding, &[rows], None, None);
     tape.backward_to(start);
     model.params.iter().map(|(id, _)| gradients.get(id).unwrap_or_default().to_vec()).collect()
 }
@@ -270,21 +294,11 @@ fn the_loss_of_registers_reaches_the_whole_model() {
 #[test]
 fn registers_that_are_alike_give_the_gradients_that_each_gives_by_itself() {
     let bare = RegistersSpec { decoys: 0.0, ..mixed() };
-    let adapters = LoraSpec {
-        rank: 2,
-        alpha: 3.0,
-        dropout: 0.4,
-        rank_stabilised: false,
-        targets: vec!["all-linear".to_owned()],
-    };
     for config in families() {
         alike_and_apart_agree(&Model::new(&config, bare.clone()));
     }
-    let mut model = Model::new(&tiny_config(true), bare);
-    alike_and_apart_agree(&model);
-    adapters.attach(&model.decoder.config, &mut model.params, 1).unwrap();
-    fill(&mut model.params, 8);
-    alike_and_apart_agree(&model);
+    alike_and_apart_agree(&Model::new(&tiny_config(true), bare.clone()));
+    alike_and_apart_agree(&Model::new(&tiny_config(true), bare).adapted());
 }
 
 fn alike_and_apart_agree(model: &Model) {

@@ -134,6 +134,10 @@ fn in_order(list: &[Value]) -> std::result::Result<(), String> {
     let mut before = "";
     for (number, message) in (1..).zip(list) {
         let role = message["role"].as_str().unwrap_or_default();
+        let mut said = message.as_object().into_iter().flatten().filter(|(name, _)| *name != "role");
+        if role != "assistant" && said.clone().count() == 0 {
+            return Err(format!("message {number} ({role}) has nothing but a role: give its content"));
+        }
         if role == "assistant" {
             match before {
                 _ if list[..number - 1].iter().all(|message| message["role"] == "system") => {
@@ -147,7 +151,6 @@ fn in_order(list: &[Value]) -> std::result::Result<(), String> {
                 }
                 _ => {}
             }
-            let mut said = message.as_object().into_iter().flatten().filter(|(name, _)| *name != "role");
             if said.all(|(_, value)| is_nothing(value)) {
                 return Err(format!(
                     "message {number}, an answer, is empty: there is nothing to learn from it"

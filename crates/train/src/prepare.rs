@@ -90,6 +90,7 @@ pub fn prepare(config: &RunConfig, vocabulary: &Vocabulary, watch: Watch) -> Res
     let (batch, length, depths) = (config.train.batch, config.train.length, config.lookahead());
     if config.objective.kind == ObjectiveKind::Registers && text.training.is_answered() {
         answers_reach(&text, config.objective.d_max, depths)?;
+        answers_have_registers(&text, config)?;
     }
     let longest = text.held_out_documents.iter().map(|&index| text.held_out.length(index)).max();
     if longest.is_none_or(|longest| longest <= depths) {
@@ -139,6 +140,28 @@ fn answers_reach(text: &SplitText, d_max: usize, depths: usize) -> Result<()> {
         ),
     };
     Err(Error::Setting { key: "objective.d_max".to_owned(), problem })
+}
+
+/// Refuses a density that leaves the longest answer without a register.
+fn answers_have_registers(text: &SplitText, config: &RunConfig) -> Result<()> {
+    let objective = &config.objective;
+    if objective.registers > 0 || objective.grid_width > 0 {
+        return Ok(());
+    }
+    // A register stands behind each token that has a target d_min tokens ahead; a share of them, rounded.
+    let places = (0.5 / objective.density).ceil() as usize;
+    let longest = text.training.longest_answer(&text.training_documents, places + objective.d_min - 1)?;
+    let here = (longest + 1).saturating_sub(objective.d_min);
+    if here >= places {
+        return Ok(());
+    }
+    let problem = format!(
+        "is {:?}, and even in the longest answer, which has room for {here}, it leaves no register: give at least {:?}, or \
+         objective.registers",
+        objective.density,
+        0.5 / here as f64
+    );
+    Err(Error::Setting { key: "objective.density".to_owned(), problem })
 }
 
 fn tokens(

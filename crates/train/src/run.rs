@@ -244,10 +244,11 @@ impl<'a> Run<'a> {
             let seconds = began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
             self.state.step = step;
             self.state.tokens += self.config.tokens_per_step() as u64;
+            let targets = report.targets.clone();
             let mut event = step_event(&self.state, report, rate, self.config.tokens_per_step(), seconds);
             event.memory_bytes = self.memory.held();
             self.note_step(&event)?;
-            self.watch(&event)?;
+            self.watch(&event, &targets)?;
             self.used.steps = step;
             self.used.seconds += seconds;
             let mut last = self.used.all_of(train);
@@ -305,14 +306,18 @@ impl<'a> Run<'a> {
     }
 
     /// Stops a run whose loss explodes.
-    fn watch(&mut self, event: &StepEvent) -> Result<()> {
+    fn watch(&mut self, event: &StepEvent, targets: &[usize]) -> Result<()> {
         let factor = self.config.watch.loss_factor;
-        let explosion = self.state.watchdog.watch(&event.loss, factor);
+        let explosion = self.state.watchdog.watch(&event.loss, targets, factor);
         self.suspicious_since =
             self.suspicious_since.or(Some(event.step)).filter(|_| self.state.watchdog.suspicious(factor));
         let Some(Explosion { depth, loss, lowest }) = explosion else { return Ok(()) };
+        let ahead = match self.checkpoint.objective.tokens_ahead()[depth - 1] {
+            ahead if ahead == depth => String::new(),
+            ahead => format!(" ({ahead} ahead)"),
+        };
         let what = format!(
-            "the loss at depth {depth} explodes: it is {:.3}, smoothed {loss:.3} after a lowest of {lowest:.3} \
+            "the loss at depth {depth}{ahead} explodes: it is {:.3}, smoothed {loss:.3} after a lowest of {lowest:.3} \
              (watch.loss_factor)",
             event.loss[depth - 1]
         );

@@ -84,6 +84,13 @@ pub fn decoder_config(config: &RunConfig, vocabulary: &Vocabulary) -> Result<Dec
         Added::Joint(spec) => spec.validate()?,
     }
     checkpoint::check_vocabulary(vocabulary, &decoder)?;
+    if config.train.exit_weight > 0.0 && decoder.layers < 3 {
+        let problem = format!(
+            "is for exits after the second block and later ones before the last; of {} there is none: leave it at 0",
+            decoder.layers
+        );
+        return setting("train.exit_weight", problem);
+    }
     if config.train.length > decoder.context {
         let problem = format!(
             "is {}, longer than the model's context of {}: give less{}",

@@ -26,6 +26,8 @@ pub struct Stepper {
 pub struct StepReport {
     /// Mean loss per target at each depth that was trained, in nats.
     pub loss: Vec<f64>,
+    /// How many targets there were at each of these depths.
+    pub targets: Vec<usize>,
     /// Share of the targets at each of these depths that were the most probable token.
     pub accuracy: Vec<f64>,
     /// Mean weight of each component of a mixture; empty where there is none.
@@ -142,6 +144,7 @@ impl Stepper {
         StepReport {
             usage,
             loss: sums.iter().map(mean_loss).collect(),
+            targets: sums.iter().map(|sum| sum.targets).collect(),
             accuracy: sums.iter().map(accuracy).collect(),
             gradient_norm: self.gradients.norm(),
         }

@@ -1,6 +1,7 @@
 //! Notices a loss that explodes.
 //!
-//! For each depth the loss of the steps is smoothed: each step moves it a tenth of the way. It explodes when the smoothed
+//! For each depth the loss of the steps is smoothed: each step moves it a tenth of the way, or less where it has few targets, whose
+//! mean says little (registers behind few tokens, answers of a token or two). It explodes when the smoothed
 //! loss has reached `watch.loss_factor` times its lowest so far, and lies at least [`LEAST_RISE`] above it: the factor alone
 //! would stop models whose loss is nearly 0, the rise alone those whose loss is large from the start. Depths that a
 //! curriculum adds are watched from their first step on. It is part of what a run goes on with, so that a resumed run stops
@@ -10,6 +11,12 @@ use serde::{Deserialize, Serialize};
 
 /// Share of the way that one step moves the smoothed loss.
 const STEP_SHARE: f64 = 0.1;
+
+/// Targets of a step that moves it so far; one with fewer moves it by as much less.
+const MANY_TARGETS: usize = 16;
+
+/// Targets whose mean is the first that can count as a low to rise from.
+const ENOUGH_TARGETS: usize = 100;
 
 /// Nats.
 const LEAST_RISE: f64 = 1.0;
@@ -25,6 +32,28 @@ pub(crate) struct Watchdog {
 struct Trend {
     smoothed: f64,
     lowest: f64,
+    /// Targets so far; enough of them where a run goes on that began before they were counted.
+    #[serde(default = "counted_before")]
+    targets: usize,
+}
+
+fn counted_before() -> usize {
+    1 << 32
+}
+
+impl Trend {
+    const NEW: Self = Self { smoothed: 0.0, lowest: f64::MAX, targets: 0 };
+
+    /// Takes in the mean loss of some targets. The first steps are smoothed to the mean of all targets.
+    fn take(&mut self, loss: f64, targets: usize) {
+        self.targets = self.targets.saturating_add(targets);
+        let weight = targets.min(MANY_TARGETS) as f64 / MANY_TARGETS as f64;
+        let share = (STEP_SHARE * weight).max(targets as f64 / self.targets as f64);
+        self.smoothed += share * (loss - self.smoothed);
+        if self.targets >= ENOUGH_TARGETS {
+            self.lowest = self.lowest.min(self.smoothed);
+        }
+    }
 }
 
 /// A loss that rose too far.
@@ -39,19 +68,14 @@ pub(crate) struct Explosion {
 }
 
 impl Watchdog {
-    /// Takes in the losses of a step; tells the first depth whose loss explodes. A `factor` of 0 turns it off.
-    pub(crate) fn watch(&mut self, losses: &[f64], factor: f64) -> Option<Explosion> {
-        for (index, &loss) in losses.iter().enumerate() {
-            match self.depths.get_mut(index) {
-                None => self.depths.push(Trend { smoothed: loss, lowest: loss }),
-                // A step without a target at this depth says nothing.
-                Some(_) if loss == 0.0 => {}
-                // Nor do those before the first that had one.
-                Some(trend) if trend.smoothed == 0.0 => *trend = Trend { smoothed: loss, lowest: loss },
-                Some(trend) => {
-                    trend.smoothed += STEP_SHARE * (loss - trend.smoothed);
-                    trend.lowest = trend.lowest.min(trend.smoothed);
-                }
+    /// Takes in the losses of a step, each the mean over `targets`; tells the first depth whose loss explodes. A `factor` of 0 turns it
+    /// off.
+    pub(crate) fn watch(&mut self, losses: &[f64], targets: &[usize], factor: f64) -> Option<Explosion> {
+        self.depths.resize(self.depths.len().max(losses.len()), Trend::NEW);
+        for (trend, (&loss, &targets)) in self.depths.iter_mut().zip(losses.iter().zip(targets)) {
+            // A step without a target at this depth says nothing.
+            if targets > 0 {
+                trend.take(loss, targets);
             }
         }
         let (depth, trend) = self.beyond(factor, LEAST_RISE)?;
@@ -79,7 +103,7 @@ mod tests {
     fn barks(losses: impl IntoIterator<Item = Vec<f64>>, factor: f64) -> Option<(usize, usize)> {
         let mut watchdog = Watchdog::default();
         losses.into_iter().zip(1..).find_map(|(losses, step)| {
-            let explosion = watchdog.watch(&losses, factor)?;
+            let explosion = watchdog.watch(&losses, &vec![ENOUGH_TARGETS; losses.len()], factor)?;
             assert!(watchdog.suspicious(factor), "suspicion comes first");
             Some((step, explosion.depth))
         })
@@ -92,12 +116,33 @@ mod tests {
     #[test]
     fn a_loss_that_appears_later_is_watched_from_then_on() {
         let mut watchdog = Watchdog::default();
-        for losses in [[3.0, 0.0], [3.0, 4.0], [3.0, 0.0], [3.0, 4.1]] {
-            assert_eq!(watchdog.watch(&losses, 2.0), None);
+        for (losses, targets) in [([3.0, 0.0], 0), ([3.0, 4.0], 500), ([3.0, 0.0], 0), ([3.0, 4.1], 500)] {
+            assert_eq!(watchdog.watch(&losses, &[500, targets], 2.0), None);
         }
-        assert!(
-            (0..20).any(|_| watchdog.watch(&[3.0, 20.0], 2.0).is_some_and(|explosion| explosion.depth == 2))
-        );
+        let explodes = |explosion: Explosion| explosion.depth == 2;
+        assert!((0..20).any(|_| watchdog.watch(&[3.0, 20.0], &[500, 500], 2.0).is_some_and(explodes)));
+    }
+
+    /// Losses of single targets are noise: here each is 0.1 or 5, as a model says that is sure of one in two tokens.
+    #[test]
+    fn the_noise_of_few_targets_does_not_stop_a_run_and_a_rise_among_them_does() {
+        let mut random = tensor::random::seeded(1, 1);
+        let mut watchdog = Watchdog::default();
+        let mut stopped = |of_hard: f64, steps: usize| {
+            (0..steps).any(|_| {
+                let loss = if tensor::random::uniform(&mut random) < 0.5 { 0.1 } else { of_hard };
+                watchdog.watch(&[loss], &[1], 2.0).is_some()
+            })
+        };
+        assert!(!stopped(5.0, 20_000));
+        assert!(stopped(30.0, 2_000));
+    }
+
+    /// What a run wrote before there was a count of steps.
+    #[test]
+    fn an_older_state_is_read() {
+        let old: Watchdog = serde_json::from_str(r#"[{"smoothed":3.0,"lowest":2.5}]"#).unwrap();
+        assert_eq!(old.depths, [Trend { smoothed: 3.0, lowest: 2.5, targets: 1 << 32 }]);
     }
 
     #[test]
@@ -126,7 +171,5 @@ mod tests {
         };
         assert_eq!(barks(late(5.0), 2.0), None);
         assert_eq!(barks(late(1e3), 2.0), Some((81, 2)));
-        let without_targets = (0..100).map(|step| vec![3.0, if step % 2 == 0 { 4.0 } else { 0.0 }]);
-        assert_eq!(barks(without_targets, 2.0), None);
     }
 }

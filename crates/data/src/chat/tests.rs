@@ -79,6 +79,10 @@ fn what_cannot_be_learnt_from_is_refused_in_one_line() {
         let reason = refusal(json!([asked, answer, asked, silent]));
         assert!(reason.starts_with("message 4, an answer, is empty"), "{reason}");
     }
+    assert_eq!(
+        refusal(json!([{"role": "user"}, answer])),
+        "message 1 (user) has nothing but a role: give its content"
+    );
     assert!(chatml().answers(&json!([asked, system, answer]), None).is_ok());
     let silent =
         "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}".to_owned();
@@ -90,7 +94,7 @@ fn what_cannot_be_learnt_from_is_refused_in_one_line() {
     assert!(refusal(json!("a")).contains("no list"));
     let raising = "{{ raise_exception('roles must alternate') }}".to_owned();
     let raising = ChatTemplate::new(raising, BTreeMap::new()).unwrap();
-    let reason = raising.answers(&json!([{"role": "user"}]), None).unwrap_err();
+    let reason = raising.answers(&json!([asked]), None).unwrap_err();
     assert_eq!(reason, "the chat template refuses it: roles must alternate (line 1 of the chat template)");
     let endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".to_owned();
     let endless = ChatTemplate::new(endless, BTreeMap::new()).unwrap();

@@ -143,8 +143,10 @@ fn images_are_learnt_down_and_to_the_right() {
     place.train(&on_grid);
     let config = String::from_utf8(place.read("run/checkpoints/last/config.json")).unwrap();
     assert!(config.contains("sakiyomi_image_grid"), "{config}");
-    let nowhere = [&on_grid[..], &["model.architecture.grid_width=1", "run.folder=wide"]].concat();
-    place.refuses(&training(&nowhere), &["1 cells in a row"]);
+    let other = [&on_grid[..], &["model.architecture.grid_width=1", "run.folder=wide"]].concat();
+    place.refuses(&training(&other), &["objective.grid_width is 4, and model.architecture.grid_width is 1"]);
+    let narrow = ["model.architecture.grid_width=1", "run.folder=wide"];
+    place.refuses(&training(&narrow), &["1 cells in a row"]);
     let sheet = ["generate", CHECKPOINT, "--grid-sheet", "sheet.png", "--side", "4"];
     place.refuses(&sheet, &["--temperature 1"]);
     place.refuses(&[&sheet[..], &["--prompt", "16="]].concat(), &["--prompt"]);
@@ -244,6 +246,14 @@ fn examples_without_an_answer_long_enough_are_refused() {
         "objective.d_max=8",
     ];
     place.refuses(&training(&short), &["objective.d_max is 8", "the longest answer has 2 tokens"]);
+    let sparse = ["data.train=short.txt", "data.examples=prompts", "objective.kind=registers"];
+    let sparse = [&sparse[..], &["objective.d_min=2", "objective.d_max=2", "objective.density=0.1"]].concat();
+    let none = ["objective.density is 0.1", "the longest answer, which has room for 1", "give at least 0.5"];
+    place.refuses(&training(&sparse), &none);
+    let late = ["objective.kind=registers", "train.steps=6", "objective.curriculum_steps=6"];
+    place.refuses(&training(&late), &["objective.curriculum_steps is 6", "the run has 6 steps"]);
+    let exits = ["model.architecture.layers=2", "train.exit_weight=0.3"];
+    place.refuses(&training(&exits), &["train.exit_weight", "of 2 there is none"]);
     place.write("short.txt", "no answer here\n");
     place.refuses(&training(&short), &["short.txt:1", "\"=\""]);
     place.refuses(&training(&["objective.kind=registers", "objective.d_max=0"]), &["objective.d_max is 0"]);

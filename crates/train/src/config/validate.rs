@@ -169,6 +169,24 @@ impl RunConfig {
             );
             return refuse("objective.density", problem);
         }
+        let (every, steps) = (objective.curriculum_steps, self.train.steps);
+        if every >= steps && every > 0 && self.train.seconds.is_none() {
+            let problem = format!(
+                "is {every}, and the run has {steps} steps: the first offset comes after so many, so that no register would learn; \
+                 give less"
+            );
+            return refuse("objective.curriculum_steps", problem);
+        }
+        let of_model = self.model.architecture.as_ref().and_then(|architecture| architecture.grid_width);
+        if let Some(of_model) =
+            of_model.filter(|&width| objective.grid_width > 0 && width != objective.grid_width)
+        {
+            let problem = format!(
+                "is {}, and model.architecture.grid_width is {of_model}: give the width of the same images",
+                objective.grid_width
+            );
+            return refuse("objective.grid_width", problem);
+        }
         let of_heads = [
             ("objective.weights", !objective.weights.is_empty()),
             ("objective.windows", objective.windows != JointWindows::default()),

@@ -1,5 +1,6 @@
 //! Softmax cross-entropy over rows of logits, with the gradient written over the logits.
 
+use std::iter::Sum;
 use std::ops::AddAssign;
 
 use rayon::prelude::*;
@@ -30,6 +31,15 @@ impl AddAssign for LossSum {
         self.nll += other.nll;
         self.targets += other.targets;
         self.correct += other.correct;
+    }
+}
+
+impl Sum for LossSum {
+    fn sum<I: Iterator<Item = Self>>(sums: I) -> Self {
+        sums.fold(Self::default(), |mut total, sum| {
+            total += sum;
+            total
+        })
     }
 }
 
@@ -73,7 +83,8 @@ fn in_place(logits: &mut [f32], vocabulary: usize, targets: &[u32], scale: f32, 
         }
         sum
     });
-    in_order(sums.collect())
+    // In order, so that the threads do not show in the bits.
+    sums.collect::<Vec<_>>().into_iter().sum()
 }
 
 /// The loss of one row, whose gradient replaces it; `capped` is room for a row.
@@ -134,28 +145,8 @@ pub fn cross_entropy_loss(logits: &[f32], vocabulary: usize, targets: &[u32]) ->
         }
         sum
     });
-    in_order(sums.collect())
-}
-
-/// As [`cross_entropy_loss`] with the loss of each row apart: overwrites `losses` `[rows]`, where a row without a target has nothing.
-///
-/// # Panics
-/// When the lengths disagree or a target is beyond the vocabulary.
-pub fn cross_entropy_loss_of_rows(
-    logits: &[f32],
-    vocabulary: usize,
-    targets: &[u32],
-    losses: &mut [LossSum],
-) {
-    check(logits.len(), vocabulary, targets);
-    assert_eq!(losses.len(), targets.len(), "cross entropy: losses and targets disagree");
-    let rows = logits.par_chunks(vocabulary).zip(targets).zip(losses);
-    rows.with_min_len(ROWS_PER_BLOCK).for_each(|((row, &target), loss)| {
-        *loss = match target {
-            NO_TARGET => LossSum::default(),
-            target => loss_of_row(row, target as usize),
-        };
-    });
+    // In order, so that the threads do not show in the bits.
+    sums.collect::<Vec<_>>().into_iter().sum()
 }
 
 multiversion! {
@@ -192,14 +183,6 @@ fn row_loss(logit: f32, max: f32, sum: f64, correct: bool) -> LossSum {
     LossSum { nll, targets: 1, correct: usize::from(correct) }
 }
 
-fn in_order(sums: Vec<LossSum>) -> LossSum {
-    let mut total = LossSum::default();
-    for sum in sums {
-        total += sum;
-    }
-    total
-}
-
 fn check(logits: usize, vocabulary: usize, targets: &[u32]) {
     assert!(vocabulary > 0, "cross entropy: the vocabulary is empty");
     assert_eq!(logits, targets.len() * vocabulary, "cross entropy: targets and logits disagree");
@@ -210,6 +193,7 @@ fn check(logits: usize, vocabulary: usize, targets: &[u32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::likelihood::losses_of_rows;
     use crate::reference::{self, assert_close, finite_difference, random_values};
 
     /// `(rows, vocabulary)`, among them more than one block of rows and a row wider than one f32 sum.
@@ -228,16 +212,12 @@ mod tests {
                     }
                 };
                 let mut alone = logits.clone();
-                if let Some(cap) = cap {
-                    soft_cap::forward(&mut alone, cap);
-                }
                 let stale = vec![LossSum { nll: 9.0, targets: 9, correct: 9 }; rows];
                 let (mut losses, mut of_alone) = (stale.clone(), stale);
                 softmax_cross_entropy_of_rows(&mut logits, vocabulary, &targets, 0.3, cap, &mut losses);
-                cross_entropy_loss_of_rows(&alone, vocabulary, &targets, &mut of_alone);
+                losses_of_rows(&mut alone, vocabulary, &targets, cap, &mut of_alone);
                 assert_eq!((&logits, &losses), (&together, &of_alone));
-                let mut total = LossSum::default();
-                losses.into_iter().for_each(|loss| total += loss);
+                let total: LossSum = losses.into_iter().sum();
                 assert_eq!((total.targets, total.correct), (sum.targets, sum.correct));
                 assert!((total.nll - sum.nll).abs() <= 1e-12 * sum.nll.abs());
             }

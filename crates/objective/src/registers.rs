@@ -322,7 +322,7 @@ impl Objective for Registers {
 
         let (of_tokens, of_registers) = losses.split_at(targets.len());
         let mut sums = vec![LossSum::default(); window.depths()];
-        of_tokens.iter().for_each(|&loss| sums[0] += loss);
+        sums[0] = of_tokens.iter().copied().sum();
         for (placed, &loss) in placed.iter().zip(of_registers) {
             sums[self.part_of(placed)] += loss;
         }

@@ -103,7 +103,10 @@ mod tests {
     fn barks(losses: impl IntoIterator<Item = Vec<f64>>, factor: f64) -> Option<(usize, usize)> {
         let mut watchdog = Watchdog::default();
         losses.into_iter().zip(1..).find_map(|(losses, step)| {
-            let explosion = watchdog.watch(&losses, &vec![ENOUGH_TARGETS; losses.len()], factor)?;
+            // A loss of 0 is that of no target.
+            let targets: Vec<usize> =
+                losses.iter().map(|&loss| if loss == 0.0 { 0 } else { ENOUGH_TARGETS }).collect();
+            let explosion = watchdog.watch(&losses, &targets, factor)?;
             assert!(watchdog.suspicious(factor), "suspicion comes first");
             Some((step, explosion.depth))
         })
@@ -138,7 +141,7 @@ mod tests {
         assert!(stopped(30.0, 2_000));
     }
 
-    /// What a run wrote before there was a count of steps.
+    /// What a run wrote before there was a count of targets.
     #[test]
     fn an_older_state_is_read() {
         let old: Watchdog = serde_json::from_str(r#"[{"smoothed":3.0,"lowest":2.5}]"#).unwrap();
@@ -171,5 +174,7 @@ mod tests {
         };
         assert_eq!(barks(late(5.0), 2.0), None);
         assert_eq!(barks(late(1e3), 2.0), Some((81, 2)));
+        let without_targets = (0..100).map(|step| vec![3.0, if step % 2 == 0 { 4.0 } else { 0.0 }]);
+        assert_eq!(barks(without_targets, 2.0), None);
     }
 }

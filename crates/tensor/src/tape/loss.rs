@@ -1,9 +1,10 @@
 //! Cross-entropy straight from hidden states: logits exist for one chunk of rows at a time, and never as a whole.
 
 use kernels::cross_entropy::{
-    capped_softmax_cross_entropy_in_place, cross_entropy_loss, cross_entropy_loss_of_rows,
-    softmax_cross_entropy_in_place, softmax_cross_entropy_of_rows,
+    capped_softmax_cross_entropy_in_place, cross_entropy_loss, softmax_cross_entropy_in_place,
+    softmax_cross_entropy_of_rows,
 };
+use kernels::likelihood::losses_of_rows;
 use kernels::matmul::{Factor, Side, View, ViewMut, Write, multiply};
 
 use super::linear::Products;
@@ -112,20 +113,22 @@ impl Tape<'_> {
             products.arena.give(buffer);
             let losses = losses.as_mut().and_then(|losses| losses.split_off_mut(..count));
             let learns = needs_dx || needs_dw;
-            if let (false, Some(cap)) = (learns, cap) {
-                kernels::soft_cap::forward(logits, cap);
-            }
             sum += match (losses, cap) {
                 (Some(losses), _) => {
                     match learns {
                         true => {
                             softmax_cross_entropy_of_rows(logits, vocabulary, targets, scale, cap, losses)
                         }
-                        false => cross_entropy_loss_of_rows(logits, vocabulary, targets, losses),
+                        false => losses_of_rows(logits, vocabulary, targets, cap, losses),
                     }
-                    total(losses)
+                    losses.iter().copied().sum()
                 }
-                (None, _) if !learns => cross_entropy_loss(logits, vocabulary, targets),
+                (None, _) if !learns => {
+                    if let Some(cap) = cap {
+                        kernels::soft_cap::forward(logits, cap);
+                    }
+                    cross_entropy_loss(logits, vocabulary, targets)
+                }
                 (None, None) => softmax_cross_entropy_in_place(logits, vocabulary, targets, scale),
                 (None, Some(cap)) => {
                     capped_softmax_cross_entropy_in_place(logits, vocabulary, targets, scale, cap)
@@ -157,10 +160,4 @@ impl Tape<'_> {
         }
         sum
     }
-}
-
-fn total(losses: &[LossSum]) -> LossSum {
-    let mut total = LossSum::default();
-    losses.iter().for_each(|&loss| total += loss);
-    total
 }

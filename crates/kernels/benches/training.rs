@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kernels::adamw::AdamW;
-use kernels::attention::{self, AttentionShape, Mask};
+use kernels::attention::{self, AttentionShape, Mask, SideRow};
 use kernels::cross_entropy::softmax_cross_entropy_in_place;
 use kernels::matmul::{Factor, Precision, Side, View, ViewMut, Write, multiply};
 use kernels::reference::random_values;
@@ -80,21 +80,25 @@ fn attention(c: &mut Criterion) {
         scale: 0.125,
         cap: None,
     };
-    let qkv = random_values(ROWS * 3 * WIDTH, 1);
     let first_visible = vec![0; ROWS];
-    let mask = Mask { first_visible: &first_visible, side: &[] };
-    let mut out = vec![0.0; ROWS * WIDTH];
-    let mut log_sum_exp = vec![0.0; 8 * 6 * 256];
-    let mut d_qkv = vec![0.0; qkv.len()];
-    let d_out = random_values(out.len(), 2);
     let mut group = c.benchmark_group("attention, 8 x 256, 6 heads of 64");
     group.sample_size(20).throughput(Throughput::Elements((2 * 2 * ROWS * 256 / 2 * WIDTH) as u64));
-    group.bench_function("forward", |bencher| {
-        bencher.iter(|| attention::forward(&shape, &qkv, mask, &mut out, &mut log_sum_exp));
-    });
-    group.bench_function("backward", |bencher| {
-        bencher.iter(|| attention::backward(&shape, &qkv, mask, &out, &log_sum_exp, &d_out, &mut d_qkv));
-    });
+    for (name, of_ten) in [("", 0), (", side rows behind 3 of 10", 3), (", side rows behind all", 10)] {
+        let behind = (0..ROWS as u32).filter(|t| t * 7 % 10 < of_ten);
+        let side: Vec<_> = behind.map(|t| SideRow { row: t / 256, first: 0, end: t % 256 + 1 }).collect();
+        let (mask, rows) = (Mask { first_visible: &first_visible, side: &side }, ROWS + side.len());
+        let qkv = random_values(rows * 3 * WIDTH, 1);
+        let mut out = vec![0.0; rows * WIDTH];
+        let mut log_sum_exp = vec![0.0; rows * shape.heads];
+        let mut d_qkv = vec![0.0; qkv.len()];
+        let d_out = random_values(out.len(), 2);
+        group.bench_function(format!("forward{name}"), |bencher| {
+            bencher.iter(|| attention::forward(&shape, &qkv, mask, &mut out, &mut log_sum_exp));
+        });
+        group.bench_function(format!("backward{name}"), |bencher| {
+            bencher.iter(|| attention::backward(&shape, &qkv, mask, &out, &log_sum_exp, &d_out, &mut d_qkv));
+        });
+    }
 }
 
 /// What goes over memory once or twice and computes little.

@@ -2,7 +2,7 @@
 //!
 //! A row's score for itself is no product with the keys of others; it is taken apart and enters the softmax as one more column.
 
-use std::ops::Range;
+mod block;
 
 use rayon::prelude::*;
 
@@ -11,10 +11,8 @@ use super::{
 };
 use crate::matmul::{View, ViewMut, Write, serial};
 use crate::soft_cap;
-use crate::vector::{self, lanes::LANES};
-
-/// How far the last key of a block's row may lie from that of its first row; farther where that sees more than four times as many.
-const KEYS_APART: u32 = 128;
+use crate::vector;
+use block::{Block, blocks};
 
 /// The side rows of one row of the batch, with what the forward pass made of them and the gradient of that.
 pub(super) struct Side<'a> {
@@ -28,48 +26,6 @@ pub(super) struct Side<'a> {
     log_sum_exp: &'a [f32],
     /// `[rows, out width]`
     d_out: &'a [f32],
-}
-
-/// Side rows that are worked on together, and the keys that at least one of them sees.
-struct Block {
-    rows: Range<usize>,
-    keys: Range<usize>,
-    /// What each of them sees, as columns of the block.
-    seen: Vec<Range<usize>>,
-}
-
-impl Block {
-    fn of(all: &[SideRow], rows: Range<usize>) -> Self {
-        let sighted = || all[rows.clone()].iter().filter(|row| row.first < row.end);
-        let first = sighted().map(|row| row.first as usize).min().unwrap_or(0);
-        let end = sighted().map(|row| row.end as usize).max().unwrap_or(0);
-        let columns = |row: &SideRow| match row.first < row.end {
-            true => row.first as usize - first..row.end as usize - first,
-            false => 0..0,
-        };
-        let seen = all[rows.clone()].iter().map(columns).collect();
-        Self { rows, keys: first..end, seen }
-    }
-
-    /// Elements between rows of scores: whole vectors.
-    fn stride(&self) -> usize {
-        self.keys.len().next_multiple_of(LANES).max(LANES)
-    }
-}
-
-/// The blocks of the side rows of one row of the batch. All rows of a block are scored for all of its keys, so that rows which
-/// stand far apart are in different ones.
-fn blocks(rows: &[SideRow]) -> impl Iterator<Item = Block> + '_ {
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        let first = rows.get(start)?;
-        let apart = KEYS_APART.max(first.end.saturating_sub(first.first) / 4);
-        let near = |row: &&SideRow| row.end.abs_diff(first.end) < apart;
-        let count = rows[start..].iter().take(QUERIES_PER_BLOCK).take_while(near).count();
-        let block = Block::of(rows, start..start + count);
-        start += count;
-        Some(block)
-    })
 }
 
 /// The part of [`super::forward`] that concerns side rows; `out` and `log_sum_exp` are theirs alone.
@@ -117,16 +73,12 @@ fn forward_group(group: &Group, rows: &[SideRow], inputs: &Inputs, out: ViewMut,
                     &mut log_sum_exp[block.rows.clone()],
                     &mut inverse_sums[..count],
                 );
-                let mut out = out.row_range(block.rows.clone());
-                if block.keys.is_empty() {
-                    out.fill(0.0);
-                } else {
-                    let weights = View::strided(scores, count, block.keys.len(), stride);
-                    let values = group.values.row_range(block.keys.clone());
-                    serial::product_nn(weights, values, out.reborrow(), Write::Overwrite);
-                }
+                block.sum_parts(&mut out, |part, out, write| {
+                    let values = group.values.row_range(part.keys.clone());
+                    serial::product_nn(block.part(part, scores), values, out, write);
+                });
                 for (index, row) in block.rows.clone().enumerate() {
-                    let out = out.row_mut(index);
+                    let out = out.row_mut(row);
                     vector::add_scaled(out, own[index], inputs.values.row(row));
                     vector::scale(out, inverse_sums[index]);
                 }
@@ -138,12 +90,11 @@ fn forward_group(group: &Group, rows: &[SideRow], inputs: &Inputs, out: ViewMut,
 /// Scaled and capped scores of a block: for the keys of its row of the batch `[rows, stride]`, and of each side row for itself.
 fn score(group: &Group, queries: View, keys: View, block: &Block, scores: &mut [f32], own: &mut [f32]) {
     let shape = group.shape;
-    let (count, stride) = (block.rows.len(), block.stride());
-    if !block.keys.is_empty() {
+    for part in &block.parts {
         serial::product_nt(
-            queries.row_range(block.rows.clone()),
-            group.keys.row_range(block.keys.clone()),
-            ViewMut::strided(scores, count, block.keys.len(), stride),
+            queries.row_range(part.rows.clone()),
+            group.keys.row_range(part.keys.clone()),
+            block.part_mut(part, scores),
             Write::Overwrite,
             shape.scale,
         );
@@ -152,8 +103,8 @@ fn score(group: &Group, queries: View, keys: View, block: &Block, scores: &mut [
         *own = shape.scale * vector::dot(queries.row(row), keys.row(row));
     }
     if let Some(cap) = shape.cap {
-        for row in scores.chunks_exact_mut(stride) {
-            soft_cap::forward(&mut row[..block.keys.len()], cap);
+        for (row, seen) in scores.chunks_exact_mut(block.stride()).zip(&block.seen) {
+            soft_cap::forward(&mut row[seen.clone()], cap);
         }
         soft_cap::forward(own, cap);
     }
@@ -214,16 +165,16 @@ impl<'a> Side<'a> {
             let queries = inputs.queries.column_range(columns.clone());
             let (out, d_out) = (out.column_range(columns.clone()), d_out.column_range(columns));
             for block in blocks(self.rows) {
-                let (count, keys, stride) = (block.rows.len(), block.keys.len(), block.stride());
+                let (count, stride) = (block.rows.len(), block.stride());
                 with_scratch(2 * count * stride, |scratch| {
                     let (scores, d_scores) = scratch.split_at_mut(count * stride);
                     let mut own = [0.0; QUERIES_PER_BLOCK];
                     score(group, queries, inputs.keys, &block, scores, &mut own[..count]);
-                    let d_out_rows = d_out.row_range(block.rows.clone());
-                    let values = group.values.row_range(block.keys.clone());
-                    if keys > 0 {
-                        let d_probabilities = ViewMut::strided(d_scores, count, keys, stride);
-                        serial::product_nt(d_out_rows, values, d_probabilities, Write::Overwrite, 1.0);
+                    for part in &block.parts {
+                        let d_out = d_out.row_range(part.rows.clone());
+                        let values = group.values.row_range(part.keys.clone());
+                        let d_probabilities = block.part_mut(part, d_scores);
+                        serial::product_nt(d_out, values, d_probabilities, Write::Overwrite, 1.0);
                     }
                     let (mut means, mut d_own) = ([0.0; QUERIES_PER_BLOCK], [0.0; QUERIES_PER_BLOCK]);
                     for (index, row) in block.rows.clone().enumerate() {
@@ -242,26 +193,24 @@ impl<'a> Side<'a> {
                         self.shape.scale,
                         self.shape.cap,
                     );
-                    let mut d_queries = d_queries.row_range(block.rows.clone());
-                    if keys == 0 {
-                        d_queries.fill(0.0);
-                    } else {
-                        let probabilities = View::strided(scores, count, keys, stride);
-                        let d_scores = View::strided(d_scores, count, keys, stride);
-                        let d_values = gradients.values.row_range(block.keys.clone());
-                        serial::product_tn(probabilities, d_out_rows, d_values, Write::Add);
-                        let key_rows = group.keys.row_range(block.keys.clone());
-                        serial::product_nn(d_scores, key_rows, d_queries.reborrow(), Write::Overwrite);
-                        let d_keys = gradients.keys.row_range(block.keys.clone());
-                        serial::product_tn(
+                    block.sum_parts(&mut d_queries, |part, d_queries, write| {
+                        let (probabilities, d_scores) =
+                            (block.part(part, scores), block.part(part, d_scores));
+                        let d_out = d_out.row_range(part.rows.clone());
+                        let d_values = gradients.values.row_range(part.keys.clone());
+                        serial::product_tn(probabilities, d_out, d_values, Write::Add);
+                        serial::product_nn(
                             d_scores,
-                            queries.row_range(block.rows.clone()),
-                            d_keys,
-                            Write::Add,
+                            group.keys.row_range(part.keys.clone()),
+                            d_queries,
+                            write,
                         );
-                    }
+                        let queries = queries.row_range(part.rows.clone());
+                        let d_keys = gradients.keys.row_range(part.keys.clone());
+                        serial::product_tn(d_scores, queries, d_keys, Write::Add);
+                    });
                     for (index, row) in block.rows.clone().enumerate() {
-                        vector::add_scaled(d_queries.row_mut(index), d_own[index], inputs.keys.row(row));
+                        vector::add_scaled(d_queries.row_mut(row), d_own[index], inputs.keys.row(row));
                         vector::add_scaled(d_own_keys.row_mut(row), d_own[index], queries.row(row));
                         vector::add_scaled(d_own_values.row_mut(row), own[index], d_out.row(row));
                     }

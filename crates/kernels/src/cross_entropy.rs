@@ -43,9 +43,11 @@ impl Sum for LossSum {
     }
 }
 
-/// The loss of `logits` `[rows, vocabulary]` for `targets` `[rows]`, each an id or [`NO_TARGET`].
+/// The loss of `logits` `[rows, vocabulary]` for `targets` `[rows]`, each an id or [`NO_TARGET`]; with a `cap`, the logits pass
+/// through a soft cap first.
 ///
-/// The logits are replaced by `scale` times the gradient of the summed loss, which is zero for rows without a target.
+/// The logits are replaced by `scale` times the gradient of the summed loss, which is that of the logits before the cap, and zero
+/// for rows without a target.
 ///
 /// # Panics
 /// When the lengths disagree or a target is beyond the vocabulary.
@@ -54,26 +56,8 @@ pub fn softmax_cross_entropy_in_place(
     vocabulary: usize,
     targets: &[u32],
     scale: f32,
+    cap: Option<f32>,
 ) -> LossSum {
-    in_place(logits, vocabulary, targets, scale, None)
-}
-
-/// As [`softmax_cross_entropy_in_place`] for logits that pass through a soft cap first; the gradient is that of the logits before
-/// the cap.
-///
-/// # Panics
-/// When the lengths disagree or a target is beyond the vocabulary.
-pub fn capped_softmax_cross_entropy_in_place(
-    logits: &mut [f32],
-    vocabulary: usize,
-    targets: &[u32],
-    scale: f32,
-    cap: f32,
-) -> LossSum {
-    in_place(logits, vocabulary, targets, scale, Some(cap))
-}
-
-fn in_place(logits: &mut [f32], vocabulary: usize, targets: &[u32], scale: f32, cap: Option<f32>) -> LossSum {
     check(logits.len(), vocabulary, targets);
     let blocks = logits.par_chunks_mut(vocabulary * ROWS_PER_BLOCK).zip(targets.par_chunks(ROWS_PER_BLOCK));
     let sums = blocks.map_init(Vec::new, |capped, (logits, targets)| {
@@ -108,8 +92,8 @@ fn row_in_place(
     loss
 }
 
-/// As [`softmax_cross_entropy_in_place`], with or without a cap, and with the loss of each row apart: overwrites `losses`
-/// `[rows]`, where a row without a target has nothing.
+/// As [`softmax_cross_entropy_in_place`] with the loss of each row apart: overwrites `losses` `[rows]`, where a row without a
+/// target has nothing.
 ///
 /// # Panics
 /// When the lengths disagree or a target is beyond the vocabulary.
@@ -205,12 +189,7 @@ mod tests {
             for cap in [None, Some(2.0)] {
                 let (mut logits, targets) = inputs(rows, vocabulary);
                 let mut together = logits.clone();
-                let sum = match cap {
-                    None => softmax_cross_entropy_in_place(&mut together, vocabulary, &targets, 0.3),
-                    Some(cap) => {
-                        capped_softmax_cross_entropy_in_place(&mut together, vocabulary, &targets, 0.3, cap)
-                    }
-                };
+                let sum = softmax_cross_entropy_in_place(&mut together, vocabulary, &targets, 0.3, cap);
                 let mut alone = logits.clone();
                 let stale = vec![LossSum { nll: 9.0, targets: 9, correct: 9 }; rows];
                 let (mut losses, mut of_alone) = (stale.clone(), stale);
@@ -238,7 +217,7 @@ mod tests {
             let what = format!("{rows} x {vocabulary}");
             let plain = reference::cross_entropy(&logits, vocabulary, &targets);
             let mut gradient = logits.clone();
-            let sum = softmax_cross_entropy_in_place(&mut gradient, vocabulary, &targets, 0.5);
+            let sum = softmax_cross_entropy_in_place(&mut gradient, vocabulary, &targets, 0.5, None);
             assert!(
                 (sum.nll - plain.nll).abs() <= 1e-6 * (1.0 + plain.nll),
                 "{what}: {sum:?}, expected {plain:?}"
@@ -255,7 +234,7 @@ mod tests {
         let (rows, vocabulary) = (6, 9);
         let (logits, targets) = inputs(rows, vocabulary);
         let mut gradient = logits.clone();
-        softmax_cross_entropy_in_place(&mut gradient, vocabulary, &targets, 1.0);
+        softmax_cross_entropy_in_place(&mut gradient, vocabulary, &targets, 1.0, None);
         let by_difference =
             finite_difference(&logits, 1e-3, |x| reference::cross_entropy(x, vocabulary, &targets).nll);
         assert_close(&gradient, &by_difference, 1e-5, "gradient");
@@ -271,7 +250,7 @@ mod tests {
             let (logits, targets) = inputs(rows, vocabulary);
             let plain = reference::cross_entropy(&capped(&logits), vocabulary, &targets);
             let mut gradient = logits.clone();
-            let sum = capped_softmax_cross_entropy_in_place(&mut gradient, vocabulary, &targets, 0.5, CAP);
+            let sum = softmax_cross_entropy_in_place(&mut gradient, vocabulary, &targets, 0.5, Some(CAP));
             assert!((sum.nll - plain.nll).abs() <= 1e-6 * (1.0 + plain.nll), "{sum:?}, expected {plain:?}");
             let mut alone = logits.clone();
             soft_cap::forward(&mut alone, CAP);
@@ -283,7 +262,7 @@ mod tests {
         }
         let (logits, targets) = inputs(6, 9);
         let mut gradient = logits.clone();
-        capped_softmax_cross_entropy_in_place(&mut gradient, 9, &targets, 1.0, CAP);
+        softmax_cross_entropy_in_place(&mut gradient, 9, &targets, 1.0, Some(CAP));
         let by_difference = finite_difference(&logits, 1e-3, |x| {
             let nll = |row: &[f32], target: u32| {
                 let row: Vec<f64> = row.iter().map(|&x| reference::soft_cap(x, CAP)).collect();
@@ -305,7 +284,7 @@ mod tests {
     #[test]
     fn huge_logits_stay_finite_and_what_is_no_number_shows() {
         let mut logits = [1e4, -1e4, 0.0];
-        let sum = softmax_cross_entropy_in_place(&mut logits, 3, &[1], 1.0);
+        let sum = softmax_cross_entropy_in_place(&mut logits, 3, &[1], 1.0, None);
         assert_eq!((sum.nll, logits), (2e4, [1.0, -1.0, 0.0]));
         assert!(cross_entropy_loss(&[0.0, f32::NAN, 1.0], 3, &[0]).nll.is_nan());
     }

@@ -4,9 +4,7 @@
 use rayon::prelude::*;
 
 use crate::cpu::multiversion;
-use crate::cross_entropy::{
-    LossSum, capped_softmax_cross_entropy_in_place, cross_entropy_loss, softmax_cross_entropy_in_place,
-};
+use crate::cross_entropy::{LossSum, cross_entropy_loss, softmax_cross_entropy_in_place};
 use crate::vector::lanes;
 
 /// The loss of each row of `logits` `[rows, vocabulary]` for `targets` `[rows]`; nothing where a row has no target. With a `cap`
@@ -47,9 +45,8 @@ pub fn weighted_gradients_in_place(
     assert_eq!(weights.len(), targets.len(), "weighted gradients: weights and targets disagree");
     assert_eq!(logits.len(), targets.len() * vocabulary, "weighted gradients: targets and logits disagree");
     let rows = logits.par_chunks_mut(vocabulary).zip(targets.par_chunks(1)).zip(weights);
-    rows.for_each(|((row, target), &weight)| match cap {
-        None => drop(softmax_cross_entropy_in_place(row, vocabulary, target, weight)),
-        Some(cap) => drop(capped_softmax_cross_entropy_in_place(row, vocabulary, target, weight, cap)),
+    rows.for_each(|((row, target), &weight)| {
+        softmax_cross_entropy_in_place(row, vocabulary, target, weight, cap);
     });
 }
 
@@ -88,16 +85,8 @@ mod tests {
                     let here = row * vocabulary..(row + 1) * vocabulary;
                     let mut alone = logits[here.clone()].to_vec();
                     let target = &targets[row..row + 1];
-                    let loss = match cap {
-                        None => softmax_cross_entropy_in_place(&mut alone, vocabulary, target, weights[row]),
-                        Some(cap) => capped_softmax_cross_entropy_in_place(
-                            &mut alone,
-                            vocabulary,
-                            target,
-                            weights[row],
-                            cap,
-                        ),
-                    };
+                    let loss =
+                        softmax_cross_entropy_in_place(&mut alone, vocabulary, target, weights[row], cap);
                     assert_eq!((losses[row], &gradients[here]), (loss, alone.as_slice()), "row {row}");
                 }
             }

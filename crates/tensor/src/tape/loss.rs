@@ -1,8 +1,7 @@
 //! Cross-entropy straight from hidden states: logits exist for one chunk of rows at a time, and never as a whole.
 
 use kernels::cross_entropy::{
-    capped_softmax_cross_entropy_in_place, cross_entropy_loss, softmax_cross_entropy_in_place,
-    softmax_cross_entropy_of_rows,
+    cross_entropy_loss, softmax_cross_entropy_in_place, softmax_cross_entropy_of_rows,
 };
 use kernels::likelihood::losses_of_rows;
 use kernels::matmul::{Factor, Side, View, ViewMut, Write, multiply};
@@ -113,8 +112,8 @@ impl Tape<'_> {
             products.arena.give(buffer);
             let losses = losses.as_mut().and_then(|losses| losses.split_off_mut(..count));
             let learns = needs_dx || needs_dw;
-            sum += match (losses, cap) {
-                (Some(losses), _) => {
+            sum += match losses {
+                Some(losses) => {
                     match learns {
                         true => {
                             softmax_cross_entropy_of_rows(logits, vocabulary, targets, scale, cap, losses)
@@ -123,16 +122,13 @@ impl Tape<'_> {
                     }
                     losses.iter().copied().sum()
                 }
-                (None, _) if !learns => {
+                None if !learns => {
                     if let Some(cap) = cap {
                         kernels::soft_cap::forward(logits, cap);
                     }
                     cross_entropy_loss(logits, vocabulary, targets)
                 }
-                (None, None) => softmax_cross_entropy_in_place(logits, vocabulary, targets, scale),
-                (None, Some(cap)) => {
-                    capped_softmax_cross_entropy_in_place(logits, vocabulary, targets, scale, cap)
-                }
+                None => softmax_cross_entropy_in_place(logits, vocabulary, targets, scale, cap),
             };
             if !learns {
                 continue;

@@ -4,10 +4,18 @@
 //! Without it nothing asks a model to decide before its last block. Where a decision takes several steps, one after the other,
 //! those that are learnt first then settle in late blocks and leave none for the rest.
 
+use std::ops::Range;
+
 use model::Decoder;
 use tensor::{LearningRows, Tape, Var};
 
 use crate::Window;
+
+/// Blocks (from 0) after which such a loss is taken, in a model of `layers`: all but the first, whose attention finds no more than
+/// the tokens as they are, and the last.
+pub fn exit_layers(layers: usize) -> Range<usize> {
+    1..layers.saturating_sub(1).max(1)
+}
 
 /// Normed states after the blocks that have such a loss.
 pub(crate) struct Exits<'a> {
@@ -22,10 +30,9 @@ impl<'a> Exits<'a> {
         Self { decoder, weight: window.exit_weight, states: Vec::new() }
     }
 
-    /// Keeps the state after block `layer` (from 0), but for the first, whose attention finds no more than the tokens as they are,
-    /// and the last.
+    /// Keeps the state after block `layer` (from 0) if it is one of [`exit_layers`].
     pub(crate) fn see(&mut self, tape: &mut Tape, layer: usize, state: &Var) {
-        if self.weight > 0.0 && (1..self.decoder.blocks.len().saturating_sub(1)).contains(&layer) {
+        if self.weight > 0.0 && exit_layers(self.decoder.blocks.len()).contains(&layer) {
             self.states.push(self.decoder.final_norm(tape, state));
         }
     }

@@ -14,6 +14,7 @@ mod registers;
 
 pub use draft::{Begun, Chooser, Drafter, Greedy, Verified};
 pub use error::{Error, Result};
+pub use exits::exit_layers;
 pub use heads::{HeadKind, HeadStart, HeadTaps, HeadsSpec, ParallelHeads, UnembeddingKind, matched_layers};
 pub use joint::{BalanceOn, JointHeads, JointKind, JointSpec, JointStart, JointWindows, LARGEST_RANK};
 pub use loss::{Objective, OnStates, Window};

@@ -84,7 +84,7 @@ pub fn decoder_config(config: &RunConfig, vocabulary: &Vocabulary) -> Result<Dec
         Added::Joint(spec) => spec.validate()?,
     }
     checkpoint::check_vocabulary(vocabulary, &decoder)?;
-    if config.train.exit_weight > 0.0 && decoder.layers < 3 {
+    if config.train.exit_weight > 0.0 && objective::exit_layers(decoder.layers).is_empty() {
         let problem = format!(
             "is for exits after the second block and later ones before the last; of {} there is none: leave it at 0",
             decoder.layers

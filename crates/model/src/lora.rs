@@ -250,7 +250,11 @@ impl LoraSpec {
         let Some(dropout) = dropout.filter(|share| (0.0..1.0).contains(share)) else {
             return refuse("lora_dropout", "a number from 0, and less than 1");
         };
-        let rank_stabilised = found["use_rslora"] == true;
+        let rank_stabilised = match &found["use_rslora"] {
+            Value::Null => false,
+            Value::Bool(stabilised) => *stabilised,
+            _ => return refuse("use_rslora", "true or false"),
+        };
         Ok(Self { rank: rank as usize, alpha, dropout, rank_stabilised, targets: Vec::new() })
     }
 
@@ -307,8 +311,13 @@ fn read_settings(file: &Path) -> Result<Value> {
 }
 
 /// Settings of PEFT that change what an adapter computes.
-const UNSUPPORTED: [&str; 8] = [
+const UNSUPPORTED: [&str; 13] = [
     "use_dora",
+    "use_qalora",
+    "lora_bias",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "target_parameters",
     "modules_to_save",
     "rank_pattern",
     "alpha_pattern",
@@ -467,6 +476,32 @@ mod tests {
                 "{refused}"
             );
         }
+    }
+
+    #[test]
+    fn adapters_that_compute_something_else_are_refused() {
+        let with = |field: &'static str, value: Value| refusal(&|settings| settings[field] = value.clone());
+        for (field, value) in [
+            ("use_dora", json!(true)),
+            ("use_qalora", json!(true)),
+            ("lora_bias", json!(true)),
+            ("alora_invocation_tokens", json!([1, 2])),
+            ("arrow_config", json!({"top_k": 3})),
+            ("target_parameters", json!(["mlp.experts.gate_up_proj"])),
+            ("bias", json!("all")),
+        ] {
+            let refused = with(field, value.clone()).unwrap();
+            assert!(
+                refused.contains(&format!("{field} is {value}, which is not supported here")),
+                "{refused}"
+            );
+            for nothing in [json!(null), json!(false), json!([])] {
+                assert_eq!(with(field, nothing), None, "{field}");
+            }
+        }
+        let stabilised = with("use_rslora", json!("true")).unwrap();
+        assert!(stabilised.ends_with("use_rslora is \"true\": it is true or false"), "{stabilised}");
+        assert_eq!(with("use_rslora", json!(null)), None);
     }
 
     #[test]

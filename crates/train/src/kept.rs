@@ -6,9 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::Checkpoint;
-use crate::config::RunConfig;
-use crate::error::Result;
+use model::LoraSpec;
+
+use crate::checkpoint::{ADAPTER, Checkpoint};
+use crate::config::{RunConfig, TrainMode};
+use crate::error::{Error, Result};
 use crate::run_folder::RunFolder;
 use crate::start::choose_trained;
 use crate::step::Stepper;
@@ -51,7 +53,7 @@ pub(crate) fn newest_whole(config: &RunConfig, folder: &RunFolder) -> Result<Opt
     for candidate in last.into_iter().chain(older) {
         match read(config, folder, &candidate) {
             Ok(mut found) => {
-                found.note = refusal.map(|error: crate::Error| {
+                found.note = refusal.map(|error: Error| {
                     format!(
                         "the newest checkpoint cannot be used ({error}): going on from {}",
                         candidate.display()
@@ -68,10 +70,29 @@ pub(crate) fn newest_whole(config: &RunConfig, folder: &RunFolder) -> Result<Opt
 fn read(config: &RunConfig, run: &RunFolder, folder: &Path) -> Result<Interrupted> {
     let state = TrainerState::read(folder, run)?;
     let mut checkpoint = Checkpoint::load(folder)?;
+    check_adapter(config, &checkpoint, folder)?;
     choose_trained(&mut checkpoint, config.train.mode);
     let mut stepper = Stepper::new(&checkpoint.params, &config.train);
     state.restore(folder, &checkpoint.params, &mut stepper.optimiser)?;
     Ok(Interrupted { checkpoint, stepper, state, folder: folder.to_owned(), note: None })
+}
+
+/// That the checkpoint in `folder` has the adapter that the run trains: without it the run would go on with the bare base.
+fn check_adapter(config: &RunConfig, checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
+    let wanted = (config.train.mode == TrainMode::Lora).then(|| config.lora.spec());
+    let adapter = folder.join(ADAPTER);
+    match (wanted, &checkpoint.lora) {
+        (None, None) => Ok(()),
+        // Targets are patterns here, and the names of what they matched there.
+        (Some(wanted), Some(found)) if *found == LoraSpec { targets: found.targets.clone(), ..wanted } => {
+            Ok(())
+        }
+        (Some(_), None) => Err(Error::MissingFile { file: adapter }),
+        (_, Some(_)) => {
+            let problem = format!("{}: is not the adapter that this run trains", adapter.display());
+            Err(model::Error::Lora { problem }.into())
+        }
+    }
 }
 
 /// Moves `last` out of the way if an older checkpoint is kept, and returns that one's step: for a `last` that was written

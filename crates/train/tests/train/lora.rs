@@ -126,6 +126,37 @@ fn resuming_changes_nothing_with_adapters_and_registers() {
     crate::runs::resuming_changes_nothing(on(&base(folder.path())));
 }
 
+/// A run whose newest checkpoint has lost its adapter, or got that of another run, goes on from the one before.
+#[test]
+fn a_checkpoint_without_the_runs_adapter_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base(folder.path());
+    let mut config = config(folder.path());
+    on(&base)(&mut config);
+    (config.train.steps, config.checkpoint.every, config.checkpoint.keep_last) = (4, 2, 2);
+    let last = train(&config, false, &mut ()).unwrap().last;
+    let settings = last.join("adapter/adapter_config.json");
+    let text = fs_err::read_to_string(&settings).unwrap();
+    fs_err::write(&settings, text.replace("\"use_rslora\": false", "\"use_rslora\": true")).unwrap();
+    config.train.steps = 6;
+    let resume = || {
+        let mut watcher = Watcher::default();
+        train(&config, true, &mut watcher).map(|_| watcher.notes.join("; "))
+    };
+    let notes = resume().unwrap();
+    assert!(notes.contains("is not the adapter that this run trains): going on from"), "{notes}");
+
+    fs_err::remove_dir_all(last.join("adapter")).unwrap();
+    for kept in fs_err::read_dir(last.parent().unwrap()).unwrap() {
+        let kept = kept.unwrap().path();
+        if kept != last {
+            fs_err::remove_dir_all(kept).unwrap();
+        }
+    }
+    let refusal = resume().unwrap_err().to_string();
+    assert!(refusal.contains("adapter is missing; the checkpoint is incomplete"), "{refusal}");
+}
+
 #[test]
 fn a_run_trains_adapters_alone_and_merges() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,10 @@
 //! The page of a sweep: one table of all variants, and charts of those that differ in the last axis only.
 
+mod charts;
+
 use serde::{Deserialize, Serialize};
 
-use crate::bar_chart::{Bar, BarChart, BarSeries};
-use crate::chart::{Chart, Reference};
-use crate::line_chart::{LineChart, Series};
-use crate::number::{count, counted, fixed, number, percent, times};
+use crate::number::{MISSING, count, counted, fixed, number, percent, times};
 use crate::page::{Block, Fact, Page, Section, Tone};
 use crate::table::{Cell, Table};
 
@@ -21,7 +20,7 @@ pub struct SweepFigures {
     pub command: String,
     /// Version of the program.
     pub version: String,
-    /// The machine in one line.
+    /// The machine, and the threads that were used, in one line; may be empty.
     pub machine: String,
     /// The variants, in the order of the grid.
     pub variants: Vec<VariantFigures>,
@@ -29,7 +28,8 @@ pub struct SweepFigures {
     pub failures: Vec<(String, String)>,
 }
 
-/// One variant over its seeds. Lists per depth begin with the next token, lists per draft length with one drafted token.
+/// One variant over its seeds. Lists per depth begin with the next token, lists per draft length with one drafted token. At a
+/// depth where no run predicted anything held out there is no number: registers far ahead find no target in short answers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VariantFigures {
@@ -49,12 +49,14 @@ pub struct VariantFigures {
     pub tokens_per_second: Estimate,
     /// Largest memory of training in bytes, where it was measured.
     pub peak_memory_bytes: Option<Estimate>,
+    /// How many tokens ahead each depth lies; empty: 1, 2, 3 and so on.
+    pub tokens_ahead: Vec<usize>,
     /// Held-out loss in nats per token, per depth.
-    pub loss: Vec<Estimate>,
+    pub loss: Vec<Option<Estimate>>,
     /// Held-out loss in bits per byte of text, per depth.
-    pub bits_per_byte: Vec<Estimate>,
+    pub bits_per_byte: Vec<Option<Estimate>>,
     /// Share of held-out tokens predicted right, per depth.
-    pub accuracy: Vec<Estimate>,
+    pub accuracy: Vec<Option<Estimate>>,
     /// Share of held-out prompts that are answered right as a whole, where there are prompts and answers.
     pub answers: Option<Estimate>,
     /// Speed of plain decoding, where it was measured.
@@ -129,6 +131,11 @@ impl VariantFigures {
         highest(&self.speedup)
     }
 
+    /// How many tokens ahead the depth of this index lies.
+    fn ahead(&self, index: usize) -> usize {
+        self.tokens_ahead.get(index).copied().unwrap_or(index + 1)
+    }
+
     /// All choices but the last: what a chart is of.
     fn group(&self) -> String {
         let shown = self.choices.len().saturating_sub(1);
@@ -170,7 +177,7 @@ impl SweepFigures {
         }];
         sections.extend(self.groups().into_iter().map(|(group, variants)| Section {
             heading: if group.is_empty() { "Charts".into() } else { group },
-            blocks: vec![Block::Charts(charts(&variants)), Block::Table(depths_table(&variants))],
+            blocks: vec![Block::Charts(charts::charts(&variants)), Block::Table(depths_table(&variants))],
         }));
         if !self.failures.is_empty() {
             sections.push(Section {
@@ -192,8 +199,13 @@ impl SweepFigures {
             summary: self.facts(),
             sections,
             data: serde_json::to_value(self).expect("figures are plain data"),
-            footer: format!("`{}`, version {}; {}", self.command, self.version, self.machine),
+            footer: self.footer(),
         }
+    }
+
+    fn footer(&self) -> String {
+        let made = format!("`{}`, version {}", self.command, self.version);
+        if self.machine.is_empty() { made } else { format!("{made}; {}", self.machine) }
     }
 
     fn facts(&self) -> Vec<Fact> {
@@ -244,10 +256,11 @@ impl SweepFigures {
         ];
         let number_cell = |estimate: &Estimate| Cell::Number(estimate.shown(number));
         let row = |variant: &VariantFigures| {
-            let first = |list: &[Estimate], decimals| {
-                list.first()
-                    .map_or(Cell::Missing, |first| Cell::Number(first.shown(|value| fixed(value, decimals))))
+            let thousandths = |estimate: Option<Estimate>| {
+                estimate
+                    .map_or(Cell::Missing, |estimate| Cell::Number(estimate.shown(|value| fixed(value, 3))))
             };
+            let first = |list: &[Option<Estimate>]| thousandths(list.first().copied().flatten());
             let best = |best: Option<(usize, Estimate)>, show: &dyn Fn(f64) -> String| {
                 best.map_or(Cell::Missing, |(length, best)| {
                     Cell::Number(format!("{} ({length})", best.shown(show)))
@@ -260,10 +273,10 @@ impl SweepFigures {
                 number_cell(&variant.tokens),
                 number_cell(&variant.training_seconds),
                 number_cell(&variant.tokens_per_second),
-                first(&variant.loss, 3),
-                first(&variant.bits_per_byte, 3),
-                first(&variant.accuracy, 3),
-                first(variant.answers.as_slice(), 3),
+                first(&variant.loss),
+                first(&variant.bits_per_byte),
+                first(&variant.accuracy),
+                thousandths(variant.answers),
                 best(variant.most_tokens_per_forward(), &|value| fixed(value, 2)),
                 best(variant.best_speedup(), &times),
                 variant
@@ -295,102 +308,25 @@ impl SweepFigures {
     }
 }
 
-fn charts(variants: &[&VariantFigures]) -> Vec<Chart> {
-    let line =
-        |slot: usize, variant: &VariantFigures, first: f64, list: &[Estimate], start: Option<Estimate>| {
-            let from = if start.is_some() { first - 1.0 } else { first };
-            let all: Vec<Estimate> = start.into_iter().chain(list.iter().copied()).collect();
-            let band = all.iter().any(|estimate| estimate.deviation.is_some());
-            Series {
-                name: variant.line(),
-                points: all
-                    .iter()
-                    .enumerate()
-                    .map(|(index, estimate)| (from + index as f64, estimate.mean))
-                    .collect(),
-                band: band.then(|| all.iter().map(Estimate::ends).collect()),
-                slot: Some(slot),
-                ..Series::default()
-            }
-        };
-    let numbered = || variants.iter().copied().enumerate();
-    let mut charts: Vec<Chart> = Vec::new();
-    let drafting: Vec<Series> = numbered()
-        .filter(|(_, variant)| !variant.tokens_per_forward.is_empty())
-        .map(|(slot, variant)| {
-            let plain = Some(Estimate { mean: 1.0, deviation: None });
-            line(slot, variant, 1.0, &variant.tokens_per_forward, plain)
-        })
-        .collect();
-    if !drafting.is_empty() {
-        let chart = LineChart {
-            title: "Tokens per forward against draft length".into(),
-            caption: "Committed tokens over forwards, the model’s own token included; the band is one standard deviation \
-                      over seeds."
-                .into(),
-            x_label: "drafted tokens per round".into(),
-            y_label: "tokens per forward".into(),
-            y_from_zero: true,
-            series: drafting,
-            ..LineChart::default()
-        };
-        charts.push(chart.into());
-    }
-    let next = |variant: &&VariantFigures| {
-        let loss = variant.loss.first()?;
-        Some(Bar { value: loss.mean, whisker: loss.deviation.map(|_| loss.ends()) })
-    };
-    let chart = BarChart {
-        title: "Next-token loss".into(),
-        caption: "On held-out text; the whisker is one standard deviation over seeds.".into(),
-        x_label: "variant".into(),
-        y_label: "cross-entropy, nats per token".into(),
-        categories: variants.iter().map(|variant| variant.line()).collect(),
-        series: vec![BarSeries { name: String::new(), bars: variants.iter().map(next).collect() }],
-        reference: None,
-    };
-    charts.push(chart.into());
-    if variants.iter().any(|variant| variant.loss.len() > 1) {
-        let chart = LineChart {
-            title: "Loss of each head".into(),
-            caption: "On held-out text; the band is one standard deviation over seeds.".into(),
-            x_label: "tokens ahead".into(),
-            y_label: "cross-entropy, nats per token".into(),
-            series: numbered().map(|(slot, variant)| line(slot, variant, 1.0, &variant.loss, None)).collect(),
-            ..LineChart::default()
-        };
-        charts.push(chart.into());
-    }
-    let fastest = |variant: &&VariantFigures| {
-        let (_, speedup) = variant.best_speedup()?;
-        Some(Bar { value: speedup.mean, whisker: speedup.deviation.map(|_| speedup.ends()) })
-    };
-    if variants.iter().any(|variant| !variant.speedup.is_empty()) {
-        let chart = BarChart {
-            title: "Speed against plain decoding".into(),
-            caption: "Each variant with its best draft length, in turn with plain decoding.".into(),
-            x_label: "variant".into(),
-            y_label: "times the speed of plain decoding".into(),
-            categories: variants.iter().map(|variant| variant.line()).collect(),
-            series: vec![BarSeries { name: String::new(), bars: variants.iter().map(fastest).collect() }],
-            reference: Some(Reference { value: 1.0, label: "plain".into() }),
-        };
-        charts.push(chart.into());
-    }
-    charts
-}
-
 /// Everything that is counted per depth or per draft length.
 fn depths_table(variants: &[&VariantFigures]) -> Table {
-    let list = |estimates: &[Estimate], show: &dyn Fn(f64) -> String| match estimates {
+    let words = |words: Vec<String>| match words[..] {
         [] => Cell::Missing,
-        _ => Cell::Text(estimates.iter().map(|estimate| show(estimate.mean)).collect::<Vec<_>>().join(" ")),
+        _ => Cell::Text(words.join(" ")),
+    };
+    let depths = |estimates: &[Option<Estimate>]| {
+        let mean = |of: &Option<Estimate>| of.map_or(MISSING.to_owned(), |of| fixed(of.mean, 3));
+        words(estimates.iter().map(mean).collect())
+    };
+    let list = |estimates: &[Estimate], show: &dyn Fn(f64) -> String| {
+        words(estimates.iter().map(|estimate| show(estimate.mean)).collect())
     };
     let row = |variant: &&VariantFigures| {
         vec![
             Cell::Text(variant.line()),
-            list(&variant.loss, &|value| fixed(value, 3)),
-            list(&variant.accuracy, &|value| fixed(value, 3)),
+            words((0..variant.loss.len()).map(|index| variant.ahead(index).to_string()).collect()),
+            depths(&variant.loss),
+            depths(&variant.accuracy),
             list(&variant.tokens_per_forward, &|value| fixed(value, 2)),
             list(&variant.acceptance, &percent),
             list(&variant.speedup, &|value| fixed(value, 2)),
@@ -398,6 +334,7 @@ fn depths_table(variants: &[&VariantFigures]) -> Table {
     };
     let columns = [
         "variant",
+        "tokens ahead per depth",
         "loss per depth, nats",
         "accuracy per depth",
         "tokens per forward per draft length",
@@ -405,7 +342,7 @@ fn depths_table(variants: &[&VariantFigures]) -> Table {
         "speed against plain per draft length",
     ];
     Table {
-        caption: "Means over seeds.".into(),
+        caption: format!("Means over seeds that had something to predict there; {MISSING} where none had."),
         columns: columns.map(String::from).to_vec(),
         rows: variants.iter().map(row).collect(),
     }

@@ -1,8 +1,9 @@
 //! `sakiyomi sweep`: a grid of settings and seeds, one run after the other, one table at the end.
 //!
 //! `file` says what there is to do, `grid` makes runs of it, `texts` what they read; each run is a `job` in a process of its
-//! own, which leaves a `result`; `tables` shows them together.
+//! own, which leaves a `result`; `tables` shows them together, `csv_files` writes their numbers.
 
+mod csv_files;
 mod file;
 mod grid;
 mod job;

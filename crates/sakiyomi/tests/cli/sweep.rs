@@ -36,10 +36,15 @@ fn table(place: &Place, name: &str) -> (Vec<String>, Vec<Vec<String>>) {
 }
 
 /// The value of a column in a row, as a number.
-fn number((heads, rows): &(Vec<String>, Vec<Vec<String>>), row: usize, column: &str) -> f64 {
-    let index =
-        heads.iter().position(|head| head == column).unwrap_or_else(|| panic!("{column} in {heads:?}"));
-    rows[row][index].parse().unwrap_or_else(|_| panic!("{column} is {:?}", rows[row][index]))
+fn number(table: &(Vec<String>, Vec<Vec<String>>), row: usize, column: &str) -> f64 {
+    let value = cell(table, row, column);
+    value.parse().unwrap_or_else(|_| panic!("{column} is {value:?}"))
+}
+
+/// The cell of a column in a row, as it stands there.
+fn cell<'a>((heads, rows): &'a (Vec<String>, Vec<Vec<String>>), row: usize, column: &str) -> &'a str {
+    let index = heads.iter().position(|head| head == column);
+    &rows[row][index.unwrap_or_else(|| panic!("{column} in {heads:?}"))]
 }
 
 #[test]
@@ -100,6 +105,84 @@ fn whole_answers_are_counted() {
     assert!(place.succeeds(&words).contains("0.750"));
     assert_eq!(number(&table(&place, "runs.csv"), 0, "answers"), 0.75);
     assert_eq!(number(&table(&place, "summary.csv"), 0, "answers_mean"), 0.75);
+}
+
+/// Registers held out on answers of three letters and an end: one that looks six tokens ahead finds no target.
+const REGISTERS: &[&str] = &[
+    "sweep",
+    "sweep.toml",
+    "--set",
+    "settings.data={ examples = \"prompts\", train = \"long.txt\", held_out = \"short.txt\" }",
+    "--set",
+    "settings.objective={ kind = \"registers\", d_max = 6 }",
+    "--set",
+    "measure={ prompts = 0 }",
+];
+
+fn swept_registers(more: &[&str]) -> Place {
+    let place = place("seeds = [1, 2]\n");
+    let answers = |answer: &str| (0..40).map(|line| format!("{line}={answer}\n")).collect::<String>();
+    place.write("long.txt", answers("yesterday"));
+    place.write("short.txt", answers("yes"));
+    place.succeeds(&[REGISTERS, more].concat());
+    place
+}
+
+#[test]
+fn a_loss_without_targets_is_no_loss_of_zero() {
+    let place = swept_registers(&[]);
+    let (runs, summary) = (table(&place, "runs.csv"), table(&place, "summary.csv"));
+    for row in 0..2 {
+        for depth in 1..=7 {
+            let targets = number(&runs, row, &format!("targets_{depth}"));
+            for name in ["loss", "bits_per_byte", "accuracy"] {
+                let value = cell(&runs, row, &format!("{name}_{depth}"));
+                assert_eq!(value.is_empty(), targets == 0.0, "{name}_{depth} is {value:?} of {targets}");
+            }
+        }
+        assert!(number(&runs, row, "loss_2") > 0.0, "one token ahead there are targets");
+        assert_eq!(cell(&runs, row, "loss_7"), "", "six tokens ahead there are none");
+    }
+    assert_eq!(cell(&summary, 0, "loss_7_mean"), "");
+}
+
+#[test]
+fn losses_of_registers_are_told_by_their_offsets() {
+    let place = swept_registers(&["--set", "settings.objective.d_min=3"]);
+    for name in ["runs.csv", "summary.csv"] {
+        assert_eq!(cell(&table(&place, name), 0, "tokens_ahead"), "1 3 4 5 6", "{name}");
+    }
+    let page = String::from_utf8(place.read("runs/sweep/report.html")).unwrap();
+    assert!(page.contains("Loss by tokens ahead") && !page.contains("each head"));
+    assert!(page.contains(" at 3.00</title>") && !page.contains(" at 2.00</title>"));
+}
+
+#[test]
+fn the_page_tells_the_threads_of_its_runs() {
+    let place = swept_registers(&["--threads", "3"]);
+    assert_eq!(cell(&table(&place, "runs.csv"), 0, "threads"), "3");
+    let page = String::from_utf8(place.read("runs/sweep/report.html")).unwrap();
+    assert!(page.contains(" cores, 3 used"), "{page}");
+    // Whatever makes the page anew.
+    place.succeeds(&[REGISTERS, &["--report-only", "--threads", "5"]].concat());
+    assert_eq!(String::from_utf8(place.read("runs/sweep/report.html")).unwrap(), page);
+}
+
+#[test]
+fn results_of_older_versions_are_read_with_what_their_events_tell() {
+    let place = swept_registers(&[]);
+    let runs = table(&place, "runs.csv");
+    let folders: Vec<_> = fs_err::read_dir(place.path("runs/sweep/runs")).unwrap().collect();
+    for folder in folders {
+        let file = folder.unwrap().path().join("result.json");
+        let mut result: Value = serde_json::from_slice(&fs_err::read(&file).unwrap()).unwrap();
+        for new in ["tokens_ahead", "threads"] {
+            result.as_object_mut().unwrap().remove(new).unwrap();
+        }
+        fs_err::write(file, result.to_string()).unwrap();
+    }
+    place.succeeds(&[REGISTERS, &["--report-only"]].concat());
+    assert_eq!(table(&place, "runs.csv"), runs);
 }
 
 #[test]

@@ -112,6 +112,7 @@ impl Job {
         let (depths, lookahead) = (checkpoint.objective.depths(), checkpoint.objective.lookahead());
         // Beside n tokens together, the model's own next token has a loss.
         let n = checkpoint.objective.joint().map_or(depths, |joint| joint.spec().n);
+        let tokens_ahead = checkpoint.objective.tokens_ahead();
         let settings = &self.config.train;
         let (batch, length) = (settings.batch, settings.length);
         let held_out = HeldOut::new(
@@ -143,6 +144,8 @@ impl Job {
             fingerprint: self.fingerprint.clone(),
             measure: self.measure.clone(),
             n,
+            tokens_ahead,
+            threads,
             trunk_parameters,
             head_parameters,
             steps: outcome.step,

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use decode::{Acceptance, DepthCounts};
 use serde::{Deserialize, Serialize};
-use train::Evaluation;
+use train::events::{self, Event};
+use train::{Evaluation, RunFolder};
 
 use super::file::MeasureSpec;
 use super::grid::Place;
@@ -23,6 +24,12 @@ pub struct RunResult {
     pub measure: MeasureSpec,
     /// Tokens predicted from one position.
     pub n: usize,
+    /// How many tokens ahead each loss lies.
+    #[serde(default)]
+    pub tokens_ahead: Vec<usize>,
+    /// Threads that it was trained and measured with; 0: not known.
+    #[serde(default)]
+    pub threads: usize,
     /// Parameters of the model without its heads.
     pub trunk_parameters: usize,
     /// Parameters of the heads.
@@ -79,7 +86,25 @@ pub struct LengthResult {
 impl RunResult {
     /// The result in the folder of a run, if there is a whole one.
     pub fn read(folder: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs_err::read(folder.join(FILE)).ok()?).ok()
+        let result: Self = serde_json::from_slice(&fs_err::read(folder.join(FILE)).ok()?).ok()?;
+        Some(if result.tokens_ahead.is_empty() { result.with_sizes_of_events(folder) } else { result })
+    }
+
+    /// Results of older versions do not say how far ahead their losses lie, nor with how many threads they were made; the events
+    /// of the run do, from its beginning.
+    fn with_sizes_of_events(mut self, folder: &Path) -> Self {
+        let records = events::read(&RunFolder::new(folder).events()).unwrap_or_default();
+        let sizes = records.into_iter().find_map(|record| match record.event {
+            Event::RunStarted(sizes) => Some(sizes),
+            _ => None,
+        });
+        let sizes = sizes.unwrap_or_default();
+        self.threads = sizes.threads;
+        self.tokens_ahead = match sizes.tokens_ahead.is_empty() {
+            true => (1..=self.held_out.loss.len()).collect(),
+            false => sizes.tokens_ahead,
+        };
+        self
     }
 
     /// Writes it, whole or not at all.
@@ -97,10 +122,25 @@ impl RunResult {
         self.held_out.answers.map(|answers| answers.share())
     }
 
-    /// Loss at each depth in bits per byte of text.
-    pub fn bits_per_byte(&self) -> Vec<f64> {
+    /// Loss at each depth in nats; `None` where nothing was predicted, which is no loss of 0.
+    pub fn loss(&self) -> Vec<Option<f64>> {
+        self.where_targets(&self.held_out.loss)
+    }
+
+    /// Loss at each depth in bits per byte of text, as [`Self::loss`].
+    pub fn bits_per_byte(&self) -> Vec<Option<f64>> {
         // The ratio of the two units is that of the next token.
         let scale = self.held_out.loss.first().map_or(0.0, |nats| self.held_out.bits_per_byte / nats);
-        self.held_out.loss.iter().map(|nats| nats * scale).collect()
+        self.loss().into_iter().map(|nats| Some(nats? * scale)).collect()
+    }
+
+    /// Share of right predictions at each depth, as [`Self::loss`].
+    pub fn accuracy(&self) -> Vec<Option<f64>> {
+        self.where_targets(&self.held_out.accuracy)
+    }
+
+    fn where_targets(&self, values: &[f64]) -> Vec<Option<f64>> {
+        let targets = &self.held_out.targets;
+        values.iter().zip(targets).map(|(&value, &targets)| (targets > 0).then_some(value)).collect()
     }
 }

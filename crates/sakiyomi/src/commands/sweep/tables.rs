@@ -1,12 +1,13 @@
-//! Results side by side: means over seeds as text, CSV and a page.
+//! Results side by side: means over seeds as text and a page.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, presets};
 use report::{Estimate, SweepFigures, VariantFigures};
 
 use super::result::RunResult;
-use super::{Failure, command};
+use super::{Failure, command, csv_files};
 use crate::arguments::Sweep;
 use crate::commands::machine;
 
@@ -35,15 +36,26 @@ pub fn figures(
             None => groups.push(vec![result]),
         }
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     SweepFigures {
         title: title.to_owned(),
         about: about.to_owned(),
         command: command(sweep),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        machine: machine::line(threads),
+        machine: machine_line(results),
         variants: groups.iter().map(|group| variant(group)).collect(),
         failures: failures.iter().map(|failure| (failure.run.clone(), failure.reason.clone())).collect(),
+    }
+}
+
+/// The machine and the threads that the runs used; empty where no run tells.
+fn machine_line(results: &[RunResult]) -> String {
+    let threads: BTreeSet<usize> =
+        results.iter().map(|run| run.threads).filter(|&threads| threads > 0).collect();
+    let Some(&most) = threads.last() else { return String::new() };
+    let line = machine::line(most);
+    match threads.len() {
+        1 => line,
+        _ => format!("{line}; not every run used {most} threads, runs.csv tells how many"),
     }
 }
 
@@ -60,6 +72,11 @@ fn variant(runs: &[&RunResult]) -> VariantFigures {
     let list = |values: &dyn Fn(&RunResult) -> Vec<f64>| -> Vec<Estimate> {
         (0..).map_while(|index| some(&|run| values(run).get(index).copied())).collect()
     };
+    // At each depth over the runs that predicted something there.
+    let depths = |values: &dyn Fn(&RunResult) -> Vec<Option<f64>>| -> Vec<Option<Estimate>> {
+        let deepest = runs.iter().map(|run| values(run).len()).max().unwrap_or(0);
+        (0..deepest).map(|index| some(&|run| values(run).get(index).copied().flatten())).collect()
+    };
     let lengths = |value: &'static dyn Fn(&super::result::LengthResult) -> f64| {
         list(&|run| run.decoding.iter().flat_map(|decoding| &decoding.lengths).map(value).collect())
     };
@@ -74,9 +91,10 @@ fn variant(runs: &[&RunResult]) -> VariantFigures {
         training_seconds: mean(&|run| run.training_seconds),
         tokens_per_second: mean(&RunResult::tokens_per_s),
         peak_memory_bytes: some(&|run| run.peak_memory_bytes.map(|bytes| bytes as f64)),
-        loss: list(&|run| run.held_out.loss.clone()),
-        bits_per_byte: list(&RunResult::bits_per_byte),
-        accuracy: list(&|run| run.held_out.accuracy.clone()),
+        tokens_ahead: runs[0].tokens_ahead.clone(),
+        loss: depths(&RunResult::loss),
+        bits_per_byte: depths(&RunResult::bits_per_byte),
+        accuracy: depths(&RunResult::accuracy),
         answers: some(&RunResult::answers),
         plain_tokens_per_second: some(&|run| Some(run.decoding.as_ref()?.plain_tokens_per_s)),
         tokens_per_forward: lengths(&|length| length.tokens_per_forward),
@@ -113,8 +131,10 @@ pub fn text(variants: &[VariantFigures]) -> String {
         "speedup",
         "text",
     ]);
-    let first =
-        |list: &[Estimate]| list.first().map_or("-".to_owned(), |first| first.shown(|v| format!("{v:.3}")));
+    let thousandths = |estimate: Option<Estimate>| {
+        estimate.map_or("-".to_owned(), |estimate| estimate.shown(|v| format!("{v:.3}")))
+    };
+    let first = |list: &[Option<Estimate>]| thousandths(list.first().copied().flatten());
     let best = |best: Option<(usize, Estimate)>| {
         best.map_or("-".to_owned(), |(length, best)| {
             format!("{} ({length})", best.shown(|v| format!("{v:.2}")))
@@ -129,7 +149,7 @@ pub fn text(variants: &[VariantFigures]) -> String {
             format!("{:.0}", variant.training_seconds.mean),
             first(&variant.loss),
             first(&variant.bits_per_byte),
-            first(variant.answers.as_slice()),
+            thousandths(variant.answers),
             best(variant.most_tokens_per_forward()),
             best(variant.best_speedup()),
             variant.identical.map_or("-", |same| if same { "identical" } else { "DIFFERS" }).to_owned(),
@@ -143,9 +163,10 @@ pub fn text(variants: &[VariantFigures]) -> String {
 
 /// By how much a run's drafts reach farther than those of the baseline.
 pub struct Gain<'a> {
-    run: &'a RunResult,
+    /// The run.
+    pub run: &'a RunResult,
     /// What was decoded how, and the gain in tokens per forward as a share.
-    gains: Vec<(&'static str, decode::Estimate)>,
+    pub gains: Vec<(&'static str, decode::Estimate)>,
 }
 
 /// Every run that decoded, against the run that differs from it in one axis only, where it is `baseline` (`axis=choice`).
@@ -204,148 +225,73 @@ pub fn write(
         summary: folder.join("summary.csv"),
         page: folder.join("report.html"),
     };
-    runs_csv(&written.runs, results, gains, failures)?;
-    summary_csv(&written.summary, &figures.variants)?;
+    csv_files::runs(&written.runs, results, gains, failures)?;
+    csv_files::summary(&written.summary, &figures.variants)?;
     data::write_whole(&written.page, figures.page().html().as_bytes())?;
     Ok(written)
 }
 
-/// A named value of a row; an empty one was not measured.
-type Field = (String, String);
+#[cfg(test)]
+mod tests {
+    use train::Evaluation;
 
-fn runs_csv(file: &Path, results: &[RunResult], gains: &[Gain], failures: &[Failure]) -> anyhow::Result<()> {
-    let row = |run: &RunResult| {
-        let mut fields = run_fields(run);
-        let of_run = gains.iter().filter(|gain| gain.run.place == run.place).flat_map(|gain| &gain.gains);
-        for (name, gain) in of_run {
-            for (part, value) in [("", gain.value), ("_low", gain.low), ("_high", gain.high)] {
-                fields.push((format!("{name}_gain{part}"), value.to_string()));
-            }
-        }
-        fields
-    };
-    let mut rows: Vec<Vec<Field>> = results.iter().map(row).collect();
-    rows.extend(failures.iter().map(|failure| {
-        vec![("run".to_owned(), failure.run.clone()), ("failed".to_owned(), failure.reason.clone())]
-    }));
-    write_csv(file, &rows)
-}
+    use super::*;
+    use crate::commands::sweep::file::MeasureSpec;
+    use crate::commands::sweep::grid::Place;
 
-fn run_fields(run: &RunResult) -> Vec<Field> {
-    let mut fields = vec![("run".to_owned(), run.place.name()), ("failed".to_owned(), String::new())];
-    fields.extend(run.place.choices.iter().map(|(axis, choice)| (axis.clone(), choice.clone())));
-    let mut add = |name: &str, value: String| fields.push((name.to_owned(), value));
-    add("seed", run.place.seed.to_string());
-    add("depths", run.n.to_string());
-    add("trunk_parameters", run.trunk_parameters.to_string());
-    add("head_parameters", run.head_parameters.to_string());
-    add("steps", run.steps.to_string());
-    add("tokens_seen", run.tokens.to_string());
-    add("training_seconds", run.training_seconds.to_string());
-    add("training_tokens_per_s", run.tokens_per_s().to_string());
-    add("peak_memory_bytes", run.peak_memory_bytes.map_or(String::new(), |bytes| bytes.to_string()));
-    if let Some(joint) = run.held_out.joint_loss {
-        add("joint_loss", joint.to_string());
-    }
-    if let Some(answers) = run.answers() {
-        add("answers", answers.to_string());
-    }
-    let mut list = |name: &str, values: Vec<f64>| {
-        let numbered = values.iter().enumerate();
-        fields.extend(numbered.map(|(index, value)| (format!("{name}_{}", index + 1), value.to_string())));
-    };
-    list("loss", run.held_out.loss.clone());
-    list("bits_per_byte", run.bits_per_byte());
-    list("accuracy", run.held_out.accuracy.clone());
-    list("usage", run.held_out.usage.clone());
-    list("targets", run.held_out.targets.iter().map(|&targets| targets as f64).collect());
-    let Some(decoding) = &run.decoding else { return fields };
-    let lengths = &decoding.lengths;
-    list("tokens_per_forward", lengths.iter().map(|length| length.tokens_per_forward).collect());
-    list("speedup", lengths.iter().map(|length| length.speedup).collect());
-    list("ms_per_round", lengths.iter().map(|length| length.ms_per_round).collect());
-    list("tokens_per_s", lengths.iter().map(|length| length.tokens_per_s).collect());
-    list("drafted", decoding.depths.iter().map(|depth| depth.drafted as f64).collect());
-    list("accepted", decoding.depths.iter().map(|depth| depth.accepted as f64).collect());
-    for (manner, acceptance) in [("greedy", &decoding.greedy), ("sampled", &decoding.sampled)] {
-        let Some(acceptance) = acceptance else { continue };
-        let decode::Estimate { value, low, high } = acceptance.tokens_per_forward;
-        for (name, value) in [("", value), ("_low", low), ("_high", high)] {
-            fields.push((format!("{manner}_tokens_per_forward{name}"), value.to_string()));
-        }
-        let depths = acceptance.depths.iter().enumerate();
-        for (index, depth) in depths {
-            fields.push((format!("{manner}_acceptance_{}", index + 1), depth.observed.value.to_string()));
-            fields.push((format!("{manner}_expected_{}", index + 1), depth.expected.to_string()));
+    /// The next token at a loss of 4, and registers with offsets 1, 5 and 9; `None`: no target.
+    fn run(seed: u64, threads: usize, losses: [Option<f64>; 3]) -> RunResult {
+        let all: Vec<Option<f64>> = std::iter::once(Some(4.0)).chain(losses).collect();
+        // As the trainer leaves them: 0 without a target.
+        let or_zero = |scale: f64| all.iter().map(|loss| loss.map_or(0.0, |loss| loss * scale)).collect();
+        RunResult {
+            place: Place { choices: vec![("m".to_owned(), "registers".to_owned())], seed },
+            fingerprint: String::new(),
+            measure: MeasureSpec::default(),
+            n: 4,
+            tokens_ahead: vec![1, 1, 5, 9],
+            threads,
+            trunk_parameters: 1,
+            head_parameters: 1,
+            steps: 1,
+            tokens: 1,
+            training_seconds: 1.0,
+            peak_memory_bytes: None,
+            held_out: Evaluation {
+                loss: or_zero(1.0),
+                accuracy: or_zero(0.1),
+                targets: all.iter().map(|loss| if loss.is_some() { 7 } else { 0 }).collect(),
+                bits_per_byte: 8.0,
+                answers: None,
+                joint_loss: None,
+                usage: Vec::new(),
+            },
+            decoding: None,
         }
     }
-    fields.push(("plain_tokens_per_s".to_owned(), decoding.plain_tokens_per_s.to_string()));
-    fields.push(("prompts".to_owned(), decoding.prompts.to_string()));
-    fields.push(("identical".to_owned(), decoding.identical.map_or(String::new(), |same| same.to_string())));
-    fields
-}
 
-fn summary_csv(file: &Path, variants: &[VariantFigures]) -> anyhow::Result<()> {
-    write_csv(file, &variants.iter().map(variant_fields).collect::<Vec<_>>())
-}
+    #[test]
+    fn means_are_over_the_seeds_that_have_targets() {
+        let runs = [run(1, 1, [Some(5.0), Some(6.0), None]), run(2, 1, [Some(3.0), None, None])];
+        let variant = variant(&[&runs[0], &runs[1]]);
+        let means = |list: &[Option<Estimate>]| -> Vec<Option<f64>> {
+            list.iter().map(|estimate| estimate.map(|estimate| estimate.mean)).collect()
+        };
+        assert_eq!(means(&variant.loss), [Some(4.0), Some(4.0), Some(6.0), None]);
+        assert_eq!(means(&variant.bits_per_byte), [Some(8.0), Some(8.0), Some(12.0), None]);
+        assert_eq!(variant.accuracy[3], None);
+        assert_eq!(variant.loss[2].and_then(|loss| loss.deviation), None, "one seed has no spread");
+    }
 
-fn variant_fields(variant: &VariantFigures) -> Vec<Field> {
-    let mut fields = vec![("variant".to_owned(), variant.name())];
-    fields.extend(variant.choices.iter().cloned());
-    fields.push(("seeds".to_owned(), variant.seeds.to_string()));
-    let mut add = |name: String, estimate: &Estimate| {
-        let deviation = estimate.deviation.map_or(String::new(), |deviation| deviation.to_string());
-        fields
-            .extend([(format!("{name}_mean"), estimate.mean.to_string()), (format!("{name}_sd"), deviation)]);
-    };
-    for (name, estimate) in [
-        ("parameters", Some(&variant.parameters)),
-        ("steps", Some(&variant.steps)),
-        ("tokens_seen", Some(&variant.tokens)),
-        ("training_seconds", Some(&variant.training_seconds)),
-        ("training_tokens_per_s", Some(&variant.tokens_per_second)),
-        ("peak_memory_bytes", variant.peak_memory_bytes.as_ref()),
-        ("answers", variant.answers.as_ref()),
-        ("plain_tokens_per_s", variant.plain_tokens_per_second.as_ref()),
-    ] {
-        estimate.iter().for_each(|estimate| add(name.to_owned(), estimate));
+    #[test]
+    fn the_machine_is_told_with_the_threads_of_the_runs() {
+        let of = |threads: &[usize]| {
+            let runs: Vec<RunResult> =
+                threads.iter().map(|&threads| run(1, threads, [None, None, None])).collect();
+            machine_line(&runs)
+        };
+        assert!(of(&[977, 977]).contains(" 977 used"));
+        assert!(of(&[3, 977]).ends_with("not every run used 977 threads, runs.csv tells how many"));
+        assert_eq!([of(&[]), of(&[0])], ["", ""]);
     }
-    for (name, list) in [
-        ("loss", &variant.loss),
-        ("bits_per_byte", &variant.bits_per_byte),
-        ("accuracy", &variant.accuracy),
-        ("tokens_per_forward", &variant.tokens_per_forward),
-        ("speedup", &variant.speedup),
-        ("acceptance", &variant.acceptance),
-    ] {
-        list.iter().enumerate().for_each(|(index, estimate)| add(format!("{name}_{}", index + 1), estimate));
-    }
-    fields.push(("identical".to_owned(), variant.identical.map_or(String::new(), |same| same.to_string())));
-    fields
-}
-
-/// One column for every name that occurs; a name that a longer row brings stands behind the one before it there.
-fn write_csv(file: &Path, rows: &[Vec<Field>]) -> anyhow::Result<()> {
-    let mut columns: Vec<&str> = Vec::new();
-    for row in rows {
-        let mut place = 0;
-        for (name, _) in row {
-            place = match columns.iter().position(|column| column == name) {
-                Some(found) => found + 1,
-                None => {
-                    columns.insert(place, name);
-                    place + 1
-                }
-            };
-        }
-    }
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    if !columns.is_empty() {
-        writer.write_record(&columns)?;
-    }
-    for row in rows {
-        let cell = |column: &&str| row.iter().find(|(name, _)| name == column).map_or("", |(_, value)| value);
-        writer.write_record(columns.iter().map(cell))?;
-    }
-    Ok(data::write_whole(file, &writer.into_inner()?)?)
 }

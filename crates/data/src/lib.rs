@@ -38,7 +38,7 @@ pub use error::{Error, Result};
 pub use examples::{Example, Examples, Learnt};
 pub use guard::inside_library;
 pub use loader::{EvaluationBatches, Loader, LoaderState, evaluation_batches};
-pub use show::{ShownToken, show_row};
+pub use show::{CarriedToken, ShownRegister, ShownToken, show_row};
 pub use source::Source;
 pub use spans::repeated_span_share;
 pub use split::{SplitRule, split};

@@ -4,7 +4,7 @@ use crate::batch::{Batch, PADDING};
 use crate::vocabulary::Vocabulary;
 
 /// One token of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ShownToken {
     /// The characters that this token completes: empty where a character goes on in the next token.
     pub text: String,
@@ -16,8 +16,28 @@ pub struct ShownToken {
     pub target: bool,
     /// At how many depths this position has a target; `None` for the lookahead, which is no input.
     pub depths: Option<usize>,
-    /// Offsets of the registers that stand behind it, for the objective to fill in.
-    pub registers: Vec<u32>,
+    /// The registers that stand behind it, for the objective to fill in.
+    pub registers: Vec<ShownRegister>,
+}
+
+/// A register behind a token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShownRegister {
+    /// How many tokens behind its token its target lies.
+    pub offset: u32,
+    /// The token that it carries in training, if it carries one.
+    pub carried: Option<CarriedToken>,
+}
+
+/// What a register carries of a token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CarriedToken {
+    /// Its id.
+    pub id: u32,
+    /// Its characters, or its name.
+    pub text: String,
+    /// How much of its embedding stands in the place of the shared vector: above 0, to 1.
+    pub share: f32,
 }
 
 /// The tokens of a row, lookahead included, padding left out.

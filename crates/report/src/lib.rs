@@ -33,8 +33,8 @@ pub use lens::{
 pub use line_chart::{LineChart, Series, SeriesStyle};
 pub use main_job::{
     CorpusFigures, DecodingFigures, DepthAcceptance, DepthScore, Divergence, DraftLengthFigures, HeadCurve,
-    HeldOutFigures, LossPoint, LosslessnessFigures, MainJobFigures, RepeatedSpans, RunSettings, Seed,
-    TextFigures, TrainingFigures, comparison_page,
+    HeldOutFigures, LooksAhead, LossPoint, LosslessnessFigures, MainJobFigures, RepeatedSpans, RunSettings,
+    Seed, TextFigures, TrainingFigures, comparison_page,
 };
 pub use page::{Block, Fact, Page, Section, Tone};
 pub use samples::{Sample, SampleToken};

@@ -51,11 +51,16 @@ pub struct RunSettings {
     pub model: String,
     /// Parameters of the trunk with its next-token head: the model that is left when the heads are stripped.
     pub trunk_parameters: u64,
-    /// Parameters of the additional heads.
+    /// Parameters of the additional heads, or of the registers.
     pub head_parameters: u64,
+    /// Parameters of the low-rank adapters that stand beside those of the trunk.
+    pub adapter_parameters: u64,
+    /// What looks ahead.
+    pub looks_ahead: LooksAhead,
     /// Kind of the heads: layer, linear, causal, anticausal.
     pub heads_kind: String,
-    /// Heads, the next-token head included: a forward commits at most this many tokens.
+    /// How many tokens ahead is predicted: with heads their number, the next-token head included, so that a forward commits at
+    /// most this many tokens.
     pub n: usize,
     /// Seeds that the run depends on.
     pub seeds: Vec<Seed>,
@@ -65,6 +70,43 @@ pub struct RunSettings {
     pub machine: String,
     /// Further settings as name and value, shown below the others.
     pub more: Vec<(String, String)>,
+}
+
+impl RunSettings {
+    /// All parameters.
+    fn parameters(&self) -> u64 {
+        self.trunk_parameters + self.head_parameters + self.adapter_parameters
+    }
+}
+
+/// What predicts further ahead than the next token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LooksAhead {
+    /// Heads, which stay and draft when the model decodes.
+    #[default]
+    Heads,
+    /// Tokens that exist in training only, and leave an ordinary model.
+    Registers,
+}
+
+impl LooksAhead {
+    /// What one prediction is called that lies so many tokens ahead; the first of a run is that of the model itself.
+    pub(crate) fn name(self, first: bool, tokens_ahead: usize) -> String {
+        match (self, tokens_ahead) {
+            (Self::Registers, _) if !first => format!("register, {tokens_ahead} ahead"),
+            (_, 1) => "next token".to_string(),
+            _ => format!("{tokens_ahead} ahead"),
+        }
+    }
+
+    /// All of them together.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Heads => "each head",
+            Self::Registers => "tokens and registers",
+        }
+    }
 }
 
 /// A seed and what it governs.
@@ -113,7 +155,7 @@ pub struct TrainingFigures {
     pub tokens: u64,
     /// Wall-clock seconds, evaluation included.
     pub seconds: f64,
-    /// One curve per head, the next-token head first.
+    /// One curve per head, the next-token head first; with registers one per offset, after that of the next token.
     pub heads: Vec<HeadCurve>,
 }
 
@@ -366,6 +408,49 @@ mod tests {
         assert!(untimed.best().is_none());
         assert_eq!(median(vec![]), None);
         assert_eq!(median(vec![f64::NAN, 3.0, 1.0]), Some(2.0));
+    }
+
+    #[test]
+    fn the_page_of_registers_tells_them_from_tokens_and_knows_no_heads() {
+        let curve = |tokens_ahead| HeadCurve {
+            tokens_ahead,
+            train: vec![LossPoint { step: 1, loss: 2.0 }, LossPoint { step: 2, loss: 1.0 }],
+            ..HeadCurve::default()
+        };
+        let depth = |tokens_ahead| DepthScore { tokens_ahead, loss: 1.0, correct: 5, targets: 9 };
+        let figures = MainJobFigures {
+            settings: RunSettings {
+                looks_ahead: LooksAhead::Registers,
+                head_parameters: 32,
+                adapter_parameters: 64,
+                n: 4,
+                ..RunSettings::default()
+            },
+            training: Some(TrainingFigures {
+                steps: 2,
+                heads: vec![curve(1), curve(1), curve(2)],
+                ..TrainingFigures::default()
+            }),
+            held_out: Some(HeldOutFigures {
+                depths: vec![depth(1), depth(1), depth(2)],
+                ..HeldOutFigures::default()
+            }),
+            ..MainJobFigures::default()
+        };
+        let page = figures.page().html();
+        let body = page.split("<script").next().unwrap();
+        for told in [
+            "trained with registers",
+            "What tokens and registers learnt",
+            "register, 1 ahead",
+            "register, 2 ahead",
+            "parameters of the registers",
+            "parameters of the adapters",
+            "largest offset of a register",
+        ] {
+            assert!(body.contains(told), "{told}: {body}");
+        }
+        assert!(!body.contains(" heads") && !body.contains(" head "), "{body}");
     }
 
     #[test]

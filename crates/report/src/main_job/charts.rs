@@ -1,7 +1,7 @@
 //! The charts of one run.
 
-use super::page::{ahead, length_name};
-use super::{DecodingFigures, DraftLengthFigures, HeadCurve, HeldOutFigures, LossPoint, spread};
+use super::page::length_name;
+use super::{DecodingFigures, DraftLengthFigures, HeadCurve, HeldOutFigures, LooksAhead, LossPoint, spread};
 use crate::bar_chart::{Bar, BarChart, BarSeries};
 use crate::chart::{Chart, Reference};
 use crate::line_chart::{LineChart, Series, SeriesStyle};
@@ -108,27 +108,27 @@ pub(super) fn round_cost_chart(decoding: &DecodingFigures) -> Chart {
     .into()
 }
 
-/// One line per head for training batches, markers in its colour for held-out text.
-pub(super) fn loss_chart(curves: &[HeadCurve]) -> Chart {
+/// One line per prediction for training batches, markers in its colour for held-out text.
+pub(super) fn loss_chart(curves: &[HeadCurve], looks_ahead: LooksAhead) -> Chart {
     let (from_step, left_out) = first_step_drawn(curves);
     let mut series = Vec::new();
     for (slot, curve) in curves.iter().enumerate() {
         let start = curve.train.partition_point(|point| point.step < from_step);
         let points = averaged(&curve.train[start..]);
-        let name = ahead(curve.tokens_ahead);
+        let name = looks_ahead.name(slot == 0, curve.tokens_ahead);
         series.push(Series { name, points, band: None, style: SeriesStyle::Line, slot: Some(slot) });
     }
     let mut has_held_out = false;
     for (slot, curve) in curves.iter().enumerate().filter(|(_, curve)| !curve.held_out.is_empty()) {
         let drawn = curve.held_out.iter().filter(|point| point.step >= from_step);
         let points = drawn.map(|point| (point.step as f64, point.loss)).collect();
-        let name = format!("{}, held out", ahead(curve.tokens_ahead));
+        let name = format!("{}, held out", looks_ahead.name(slot == 0, curve.tokens_ahead));
         series.push(Series { name, points, band: None, style: SeriesStyle::Markers, slot: Some(slot) });
         has_held_out = true;
     }
     let held_out = if has_held_out { " Markers: held-out text." } else { "" };
     LineChart {
-        title: "Loss of each head during training".into(),
+        title: format!("Loss of {} during training", looks_ahead.words()),
         caption: format!(
             "Lines: training batches, averaged over neighbouring steps where there are many.{held_out}{left_out}"
         ),
@@ -157,16 +157,19 @@ fn first_step_drawn(curves: &[HeadCurve]) -> (u64, String) {
     }
 }
 
-pub(super) fn accuracy_chart(held_out: &HeldOutFigures) -> Chart {
+pub(super) fn accuracy_chart(held_out: &HeldOutFigures, looks_ahead: LooksAhead) -> Chart {
     let bars = held_out.depths.iter().map(|depth| interval_bar(wilson_95(depth.correct, depth.targets)));
+    let categories = held_out.depths.iter().enumerate().map(|(index, depth)| match looks_ahead {
+        LooksAhead::Registers if index > 0 => format!("{} (register)", depth.tokens_ahead),
+        _ => depth.tokens_ahead.to_string(),
+    });
     BarChart {
-        title: "Accuracy of each head on held-out text".into(),
-        caption: "How often the most likely prediction is right, each head judged by itself. Whiskers: 95 % Wilson \
-                  intervals."
+        title: format!("Accuracy of {} on held-out text", looks_ahead.words()),
+        caption: "How often the most likely prediction is right, each judged by itself. Whiskers: 95 % Wilson intervals."
             .into(),
         x_label: "tokens ahead".into(),
         y_label: "right, %".into(),
-        categories: held_out.depths.iter().map(|depth| depth.tokens_ahead.to_string()).collect(),
+        categories: categories.collect(),
         series: vec![BarSeries { name: String::new(), bars: bars.collect() }],
         reference: None,
     }

@@ -5,8 +5,8 @@ use super::charts::{
 };
 use super::verdict::{NO_DIFFERENCE, verdict};
 use super::{
-    DecodingFigures, DepthScore, DraftLengthFigures, HeldOutFigures, LosslessnessFigures, MainJobFigures,
-    TextFigures, spread,
+    DecodingFigures, DepthScore, DraftLengthFigures, HeldOutFigures, LooksAhead, LosslessnessFigures,
+    MainJobFigures, TextFigures, spread,
 };
 use crate::number::{bytes, count, counted, duration, fixed, number, percent, times};
 use crate::page::{Block, Fact, Page, Section, Tone};
@@ -38,6 +38,11 @@ impl MainJobFigures {
 
     fn lead(&self) -> String {
         let n = self.settings.n;
+        if self.settings.looks_ahead == LooksAhead::Registers {
+            return "An ordinary model, trained with registers: tokens that exist in training only, each of which predicts a token \
+                    further ahead. Nothing of them is left when the model decodes, unless they are asked to draft."
+                .to_string();
+        }
         if n < 2 {
             return String::new();
         }
@@ -60,7 +65,7 @@ impl MainJobFigures {
             facts.push(Fact {
                 label: "Held-out loss".into(),
                 value: fixed(bits, 3),
-                note: "bits per byte, next-token head".into(),
+                note: "bits per byte, next token".into(),
                 ..Fact::default()
             });
         }
@@ -131,16 +136,21 @@ impl MainJobFigures {
         let curves = self.training.as_ref().map_or(&[][..], |training| &training.heads);
         let mut charts = Vec::new();
         if !curves.is_empty() {
-            charts.push(loss_chart(curves));
+            charts.push(loss_chart(curves, self.settings.looks_ahead));
         }
         let held_out = self.held_out.as_ref().filter(|held_out| !held_out.depths.is_empty());
-        charts.extend(held_out.map(accuracy_chart));
+        charts.extend(held_out.map(|held_out| accuracy_chart(held_out, self.settings.looks_ahead)));
         let mut blocks = Vec::new();
         if !charts.is_empty() {
             blocks.push(Block::Charts(charts));
         }
-        blocks.extend(held_out.map(|held_out| Block::Table(depth_table(held_out))));
-        (!blocks.is_empty()).then(|| Section { heading: "What the heads learnt".into(), blocks })
+        let table = |held_out| Block::Table(depth_table(held_out, self.settings.looks_ahead));
+        blocks.extend(held_out.map(table));
+        let heading = match self.settings.looks_ahead {
+            LooksAhead::Heads => "What the heads learnt",
+            LooksAhead::Registers => "What tokens and registers learnt",
+        };
+        (!blocks.is_empty()).then(|| Section { heading: heading.into(), blocks })
     }
 
     fn corpus_section(&self) -> Option<Section> {
@@ -172,10 +182,21 @@ impl MainJobFigures {
         };
         let unless_zero = |value: u64| if value == 0 { String::new() } else { count(value) };
         add("model", settings.model.clone());
-        add("parameters without additional heads", unless_zero(settings.trunk_parameters));
-        add("parameters of the additional heads", unless_zero(settings.head_parameters));
+        let [model, ahead, farthest] = match settings.looks_ahead {
+            LooksAhead::Heads => [
+                "parameters without additional heads",
+                "parameters of the additional heads",
+                "heads, next-token head included (n)",
+            ],
+            LooksAhead::Registers => {
+                ["parameters of the model", "parameters of the registers", "largest offset of a register"]
+            }
+        };
+        add(model, unless_zero(settings.trunk_parameters));
+        add(ahead, unless_zero(settings.head_parameters));
+        add("parameters of the adapters", unless_zero(settings.adapter_parameters));
         add("kind of heads", settings.heads_kind.clone());
-        add("heads, next-token head included (n)", unless_zero(settings.n as u64));
+        add(farthest, unless_zero(settings.n as u64));
         let seeds = settings.seeds.iter().map(|seed| format!("{} {}", seed.name, seed.value));
         add("seeds", seeds.collect::<Vec<_>>().join(", "));
         add("threads", unless_zero(settings.threads as u64));
@@ -338,26 +359,23 @@ fn losslessness_blocks(losslessness: &LosslessnessFigures) -> Vec<Block> {
     blocks
 }
 
-fn depth_table(held_out: &HeldOutFigures) -> Table {
-    let row = |depth: &DepthScore| {
+fn depth_table(held_out: &HeldOutFigures, looks_ahead: LooksAhead) -> Table {
+    let row = |(index, depth): (usize, &DepthScore)| {
         let accuracy = wilson_95(depth.correct, depth.targets)
             .map_or(Cell::Missing, |interval| Cell::Number(percent(interval.share)));
         let loss = if depth.loss.is_finite() { Cell::Number(fixed(depth.loss, 3)) } else { Cell::Missing };
-        vec![Cell::Text(ahead(depth.tokens_ahead)), loss, accuracy, depth.targets.into()]
+        vec![
+            Cell::Text(looks_ahead.name(index == 0, depth.tokens_ahead)),
+            loss,
+            accuracy,
+            depth.targets.into(),
+        ]
     };
-    let columns = ["head", "held-out loss, nats per token", "accuracy", "targets"];
+    let columns = ["prediction", "held-out loss, nats per token", "accuracy", "targets"];
     Table {
         caption: String::new(),
         columns: columns.map(String::from).to_vec(),
-        rows: held_out.depths.iter().map(row).collect(),
-    }
-}
-
-/// The name of a head.
-pub(super) fn ahead(tokens: usize) -> String {
-    match tokens {
-        1 => "next token".to_string(),
-        _ => format!("{tokens} ahead"),
+        rows: held_out.depths.iter().enumerate().map(row).collect(),
     }
 }
 

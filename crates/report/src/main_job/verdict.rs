@@ -3,7 +3,7 @@
 //! The rules are fixed here and not left to whoever writes about a run, so that a page is as plain about a failure as
 //! about a success.
 
-use super::{DecodingFigures, DraftLengthFigures, HeldOutFigures, MainJobFigures};
+use super::{DecodingFigures, DraftLengthFigures, HeldOutFigures, LooksAhead, MainJobFigures};
 use crate::number::{fixed, percent, times};
 
 /// Within this of 1 a ratio of two speeds is called no difference, whatever the repeats say.
@@ -197,6 +197,14 @@ fn next_token_cost(held_out: &HeldOutFigures) -> Option<String> {
 
 fn small_model(figures: &MainJobFigures) -> Option<String> {
     let parameters = figures.settings.trunk_parameters;
+    if figures.settings.looks_ahead == LooksAhead::Registers {
+        return Some(
+            "Registers change what a model learns, and nothing of how it decodes. Whether they made it better is not said by \
+             their losses: compare its held-out loss, or the share of right answers (`sakiyomi eval --task`), with those of a run \
+             without registers that had the same tokens, and of one that had the same time."
+                .to_string(),
+        );
+    }
     (parameters > 0 && parameters < HEADS_HELP_FROM_PARAMETERS).then(|| {
         "Nothing here says that the text is better: below about one billion parameters multi-token heads do not improve \
          language benchmarks, and training them may cost some next-token loss. What can be gained at this size is speed."
@@ -290,6 +298,18 @@ mod tests {
         });
         let words = verdict(&figures);
         assert!(words[0].contains("did not write the same text") && words[0].contains("byte 17 of prompt 4"));
+    }
+
+    #[test]
+    fn registers_are_not_spoken_of_as_heads() {
+        let mut figures = MainJobFigures::default();
+        figures.settings.trunk_parameters = 3_000_000;
+        figures.settings.looks_ahead = LooksAhead::Registers;
+        let words = said(&figures);
+        assert!(
+            words.starts_with("Registers change what a model learns") && !words.contains("heads"),
+            "{words}"
+        );
     }
 
     #[test]

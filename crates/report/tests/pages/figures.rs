@@ -13,6 +13,8 @@ pub fn run() -> MainJobFigures {
             model: "6 layers × 192, 6 attention heads, context 512, bytes".into(),
             trunk_parameters: 2_712_000,
             head_parameters: 148_224,
+            adapter_parameters: 0,
+            looks_ahead: LooksAhead::Heads,
             heads_kind: "linear".into(),
             n: 4,
             seeds: vec![

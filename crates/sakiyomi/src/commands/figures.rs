@@ -6,9 +6,10 @@ use data::Corpus;
 use decode::{Acceptance, Estimate, Measurement, Verification};
 use objective::{HeadKind, Objective};
 use report::{
-    DecodingFigures, DepthAcceptance, DepthScore, DraftLengthFigures, HeadCurve, HeldOutFigures, LossPoint,
-    LosslessnessFigures, MainJobFigures, RunSettings, Seed, TextFigures, TrainingFigures,
+    DecodingFigures, DepthAcceptance, DepthScore, DraftLengthFigures, HeadCurve, HeldOutFigures, LooksAhead,
+    LossPoint, LosslessnessFigures, MainJobFigures, RunSettings, Seed, TextFigures, TrainingFigures,
 };
+use tensor::ParamId;
 use train::events::{Event, Record};
 use train::{Checkpoint, Evaluation, RunConfig};
 
@@ -20,8 +21,9 @@ pub const FILE: &str = "figures.json";
 /// Shape, sizes, seeds and machine.
 pub fn settings(checkpoint: &Checkpoint, config: &RunConfig, threads: usize) -> RunSettings {
     let sizes = &checkpoint.decoder.config;
-    let head_parameters: usize =
-        checkpoint.objective.parameters().iter().map(|&id| checkpoint.params.get(id).data.len()).sum();
+    let values = |ids: &[ParamId]| ids.iter().map(|&id| checkpoint.params.get(id).data.len()).sum::<usize>();
+    let head_parameters = values(checkpoint.objective.parameters());
+    let adapter_parameters = values(&model::lora::adapter_parameters(&checkpoint.params));
     let kind = match checkpoint.objective.heads().map(|heads| heads.spec().kind) {
         Some(HeadKind::Layer) => "layer",
         Some(HeadKind::Linear) => "linear",
@@ -29,6 +31,10 @@ pub fn settings(checkpoint: &Checkpoint, config: &RunConfig, threads: usize) -> 
         Some(HeadKind::Anticausal) => "anticausal",
         None if checkpoint.objective.registers().is_some() => "none (registers in training)",
         None => checkpoint.objective.kind(),
+    };
+    let looks_ahead = match checkpoint.objective.registers() {
+        Some(_) => LooksAhead::Registers,
+        None => LooksAhead::Heads,
     };
     RunSettings {
         model: format!(
@@ -41,8 +47,10 @@ pub fn settings(checkpoint: &Checkpoint, config: &RunConfig, threads: usize) -> 
             sizes.context,
             sizes.vocabulary
         ),
-        trunk_parameters: (checkpoint.params.values() - head_parameters) as u64,
+        trunk_parameters: (checkpoint.params.values() - head_parameters - adapter_parameters) as u64,
         head_parameters: head_parameters as u64,
+        adapter_parameters: adapter_parameters as u64,
+        looks_ahead,
         heads_kind: kind.to_owned(),
         n: checkpoint.objective.lookahead(),
         seeds: vec![Seed { name: "corpus, weights and order".to_owned(), value: config.run.seed }],

@@ -146,9 +146,10 @@ fn next_commands(checkpoint: &Path, config: &RunConfig) -> Vec<String> {
     commands
 }
 
-/// An evaluation of `checkpoint` on the held-out text, or on all of the text if none has files of its own; none for
-/// conversations.
+/// An evaluation of `checkpoint` on the held-out text, or on all of the text, with a word on that, if none has files of its own;
+/// none for conversations.
 fn eval_command(checkpoint: &str, data: &DataSection) -> Option<String> {
+    let seen = if data.held_out.is_empty() { "   # among them the texts it was trained on" } else { "" };
     let texts = if data.held_out.is_empty() { &data.train } else { &data.held_out };
     let texts: String =
         texts.iter().map(|path| format!(" --data {}", quoted(&path.display().to_string()))).collect();
@@ -163,7 +164,10 @@ fn eval_command(checkpoint: &str, data: &DataSection) -> Option<String> {
             flag("completion-field", &data.completion_field, &usual.completion_field),
             flag("prompt-end", &data.prompt_end, &usual.prompt_end),
         ];
-        return Some(format!("sakiyomi eval {checkpoint}{texts} --task exact-match{}", fields.concat()));
+        return Some(format!(
+            "sakiyomi eval {checkpoint}{texts} --task exact-match{}{seen}",
+            fields.concat()
+        ));
     }
     if data.examples == ExamplesKind::Messages {
         return None;
@@ -172,7 +176,7 @@ fn eval_command(checkpoint: &str, data: &DataSection) -> Option<String> {
     let separator = flag("separator", &data.separator, &usual.separator);
     let (bytes, usual) = (data.longest_document_bytes.to_string(), usual.longest_document_bytes.to_string());
     let cut = flag("longest-document-bytes", &bytes, &usual);
-    Some(format!("sakiyomi eval {checkpoint}{texts}{field}{separator}{cut}"))
+    Some(format!("sakiyomi eval {checkpoint}{texts}{field}{separator}{cut}{seen}"))
 }
 
 /// `data.train` with `paths`, as it is typed behind a run file.

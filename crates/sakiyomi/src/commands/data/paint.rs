@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 
-use data::ShownToken;
+use data::{ShownRegister, ShownToken};
 
 /// Whether standard output takes colours: a terminal, and nobody asked for none (no-color.org).
 pub fn colours() -> bool {
@@ -14,19 +14,27 @@ pub fn colours() -> bool {
 
 /// What the colours mean.
 pub fn legend(colour: bool, depths: usize) -> String {
+    let (all, some, nothing) = match depths {
+        1 => ("learns the next token", None, "learns nothing"),
+        _ => ("has targets at every depth", Some("at the nearer depths only"), "at none"),
+    };
+    let given = "counted by no loss, since it is given (a prompt), or nothing before it in the row is of its document";
+    let carried = "behind the token, with its offset, and with the token that it carries in training, if it carries one";
     if colour {
+        let some = some.map_or(String::new(), |some| format!("\u{1b}[{SOME}myellow\u{1b}[0m: {some}; "));
         format!(
-            "\nbackground: documents, in turn; \u{1b}[{LEARNT}mgreen\u{1b}[0m: has targets at all {depths} depths; \
-             \u{1b}[{SOME}myellow\u{1b}[0m: at the nearer depths only; \u{1b}[{NOTHING}mred\u{1b}[0m: at none; \
-             \u{1b}[{BEYOND}mgrey\u{1b}[0m: behind the row, a target only; underlined: counted by no loss, since \
-             it is given (a prompt), or nothing before it in the row is of its document; \u{1b}[{REGISTER}m2\u{1b}[0m: a register \
-             behind the token, with its offset"
+            "\nbackground: documents, in turn; \u{1b}[{LEARNT}mgreen\u{1b}[0m: {all}; {some}\u{1b}[{NOTHING}mred\u{1b}[0m: \
+             {nothing}; \u{1b}[{BEYOND}mgrey\u{1b}[0m: behind the row, a target only; underlined: {given}; \
+             \u{1b}[{REGISTER}m2\u{1b}[0m: a register {carried}"
         )
     } else {
+        let marks = match some {
+            Some(_) => format!("text<k> has targets at k of the {depths} depths, all others at every depth"),
+            None => format!("text<0> {nothing}, all others the next token"),
+        };
         format!(
-            "\n| stands between documents; [text] is counted by no loss, since it is given (a prompt), or nothing before it in \
-             the row is of its document; {{2}} is a register behind the token, with its offset; text<k> has targets at k of the {depths} depths, all others at every depth; (text) lies behind the \
-             row and is a target only"
+            "\n| stands between documents; [text] is {given}; {marks}; {{2}} and {{2:text}} are registers {carried}; \
+             (text) lies behind the row and is a target only"
         )
     }
 }
@@ -93,8 +101,8 @@ fn coloured(text: &mut String, shown: &str, look: Look, token: &ShownToken) {
     let background = BACKGROUNDS[token.segment as usize % BACKGROUNDS.len()];
     let line = if token.target { "" } else { ";4" };
     let _ = write!(text, "\u{1b}[{background};{}{line}m{shown}\u{1b}[0m", look.colour());
-    for offset in &token.registers {
-        let _ = write!(text, "\u{1b}[{REGISTER}m{offset}\u{1b}[0m");
+    for register in &token.registers {
+        let _ = write!(text, "\u{1b}[{REGISTER}m{}\u{1b}[0m", described(register));
     }
 }
 
@@ -105,8 +113,15 @@ fn marked(text: &mut String, shown: &str, look: Look, token: &ShownToken) {
         (Look::Some | Look::Nothing, Some(depths)) => write!(text, "{shown}<{depths}>"),
         _ => write!(text, "{shown}"),
     };
-    for offset in &token.registers {
-        let _ = write!(text, "{{{offset}}}");
+    for register in &token.registers {
+        let _ = write!(text, "{{{}}}", described(register));
+    }
+}
+
+fn described(ShownRegister { offset, carried }: &ShownRegister) -> String {
+    match carried {
+        None => offset.to_string(),
+        Some(carried) => format!("{offset}:{}", visible(&carried.text)),
     }
 }
 
@@ -125,6 +140,8 @@ fn visible(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use data::CarriedToken;
+
     use super::*;
 
     fn token(text: &str, segment: u32, target: bool, depths: Option<usize>) -> ShownToken {
@@ -139,6 +156,20 @@ mod tests {
             token("c", 1, false, Some(2)),
             token("d", 1, true, None),
         ]
+    }
+
+    #[test]
+    fn registers_stand_behind_their_token() {
+        let carried = CarriedToken { id: 7, text: "x".to_owned(), share: 0.5 };
+        let registers = vec![
+            ShownRegister { offset: 2, carried: None },
+            ShownRegister { offset: 3, carried: Some(carried) },
+        ];
+        let shown = [ShownToken { registers, ..token("a", 0, true, Some(1)) }, token("b", 0, true, Some(0))];
+        assert_eq!(row(&shown, 1, false), "a{2}{3:x}b<0>");
+        assert!(legend(false, 1).contains("text<0> learns nothing, all others the next token"));
+        assert!(legend(false, 3).contains("at k of the 3 depths"));
+        assert!(row(&shown, 1, true).contains("\u{1b}[30;45m3:x\u{1b}[0m"));
     }
 
     #[test]

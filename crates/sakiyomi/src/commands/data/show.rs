@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use data::{Batch, Loader, ShownToken, show_row};
-use objective::JointWindows;
+use data::{Batch, CarriedToken, Loader, ShownRegister, ShownToken, Vocabulary, show_row};
+use objective::{JointWindows, Placed};
 use serde::Serialize;
 use train::RunConfig;
 use train::config::{ObjectiveKind, TrainMode};
@@ -33,8 +33,21 @@ struct Token {
     segment: u32,
     target: bool,
     depths: Option<usize>,
-    /// Offsets of the registers that stand behind it.
-    registers: Vec<u32>,
+    registers: Vec<Register>,
+}
+
+#[derive(Serialize)]
+struct Register {
+    offset: u32,
+    /// Nothing: the shared vector alone.
+    carried: Option<Carried>,
+}
+
+#[derive(Serialize)]
+struct Carried {
+    id: u32,
+    text: String,
+    share: f32,
 }
 
 pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
@@ -60,15 +73,13 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
     let batch = loader.next()?;
     let mut rows: Vec<Vec<ShownToken>> =
         (0..batch.batch).map(|row| show_row(&batch, row, &vocabulary)).collect();
+    let mut depths = batch.lookahead;
     if config.objective.kind == ObjectiveKind::Registers {
+        depths = 1;
         let context = train::start::decoder_config(&config, &vocabulary)?.context;
         let spec = config.objective.registers(config.run.seed);
-        for placed in objective::place_registers(&spec, config.depths(), context, &batch) {
-            let (row, anchor) = (placed.register.row as usize, placed.register.anchor as usize);
-            if let Some(token) = rows[row].get_mut(anchor) {
-                token.registers.push(placed.offset);
-            }
-        }
+        let placed = objective::place_registers(&spec, config.depths(), context, &batch);
+        show_registers(&mut rows, &placed, &vocabulary);
     }
     if config.objective.kind == ObjectiveKind::Joint && config.objective.windows == JointWindows::First {
         keep_first_windows(&mut rows, &batch, config.train.mode);
@@ -79,7 +90,7 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
         segment: t.segment,
         target: t.target,
         depths: t.depths,
-        registers: t.registers.clone(),
+        registers: t.registers.iter().map(Register::from).collect(),
     };
     let shown = Shown {
         documents_for_training: text.training_documents.len(),
@@ -94,11 +105,35 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
         );
         let colour = paint::colours();
         for (number, row) in rows.iter().enumerate() {
-            let _ = write!(lines, "\nrow {number}\n{}\n", paint::row(row, batch.lookahead, colour));
+            let _ = write!(lines, "\nrow {number}\n{}\n", paint::row(row, depths, colour));
         }
-        lines + &paint::legend(colour, batch.lookahead)
+        lines + &paint::legend(colour, depths)
     })?;
     Ok(Verdict::Done)
+}
+
+/// Registers look ahead in the place of tokens, of which each learns the next one at most.
+fn show_registers(rows: &mut [Vec<ShownToken>], placed: &[Placed], vocabulary: &Vocabulary) {
+    for token in rows.iter_mut().flatten() {
+        token.depths = token.depths.map(|depths| depths.min(1));
+    }
+    for Placed { register, offset, carried, .. } in placed {
+        let Some(token) = rows[register.row as usize].get_mut(register.anchor as usize) else { continue };
+        let carried = (carried.share > 0.0).then(|| {
+            let mut stream = vocabulary.stream();
+            let name = vocabulary.special_name(carried.token);
+            let text = name.unwrap_or_else(|| stream.push(carried.token) + &stream.finish());
+            CarriedToken { id: carried.token, text, share: carried.share }
+        });
+        token.registers.push(ShownRegister { offset: *offset, carried });
+    }
+}
+
+impl From<&ShownRegister> for Register {
+    fn from(ShownRegister { offset, carried }: &ShownRegister) -> Self {
+        let carried = carried.clone().map(|CarriedToken { id, text, share }| Carried { id, text, share });
+        Self { offset: *offset, carried }
+    }
 }
 
 /// Where joint heads learn from the first window of each document alone, later positions teach the model's own next token at most:
@@ -115,9 +150,26 @@ fn keep_first_windows(rows: &mut [Vec<ShownToken>], batch: &Batch, mode: TrainMo
 
 #[cfg(test)]
 mod tests {
-    use data::Vocabulary;
-
     use super::*;
+
+    #[test]
+    fn registers_are_shown_with_what_they_carry_and_tokens_with_the_next_one() {
+        let batch = Batch::single(&[256, 97, 98, 99, 100], 3);
+        let vocabulary = Vocabulary::bytes();
+        let mut rows = vec![show_row(&batch, 0, &vocabulary)];
+        let spec = objective::RegistersSpec { d_min: 2, d_max: 3, decoys: 1.0, ..Default::default() };
+        let placed = objective::place_registers(&spec, 3, 64, &batch);
+        assert!(!placed.is_empty());
+        show_registers(&mut rows, &placed, &vocabulary);
+        assert!(rows[0].iter().all(|token| token.depths <= Some(1)), "{rows:?}");
+        let shown: Vec<&ShownRegister> = rows[0].iter().flat_map(|token| &token.registers).collect();
+        assert_eq!(shown.len(), placed.len());
+        for (shown, placed) in shown.into_iter().zip(&placed) {
+            let carried = shown.carried.as_ref().map(|carried| (carried.id, carried.share));
+            let wanted = (placed.carried.share > 0.0).then_some((placed.carried.token, placed.carried.share));
+            assert_eq!((shown.offset, carried), (placed.offset, wanted));
+        }
+    }
 
     #[test]
     fn first_windows_are_shown_as_they_are_learnt() {

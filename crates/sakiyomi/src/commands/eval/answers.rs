@@ -59,6 +59,7 @@ pub fn run(eval: &Eval, task: EvaluationTask, threads: usize, output: Output) ->
         .collect::<anyhow::Result<_>>()?;
     let hopeless = task.hopeless(questions.iter().map(|question| &*question.right))?;
     hopeless.iter().for_each(|note| output.remark(note));
+    crowded(&questions, loaded.checkpoint.decoder.config.context).iter().for_each(|note| output.remark(note));
     let mut answered = Answered {
         checkpoint: eval.checkpoint.display().to_string(),
         task: task.name(),
@@ -97,6 +98,8 @@ struct Question<'a> {
     right: String,
     ids: Vec<u32>,
     decoding: DecodeSettings,
+    /// Whether the context ends before the answer may.
+    crowded: bool,
 }
 
 impl<'a> Question<'a> {
@@ -110,23 +113,39 @@ impl<'a> Question<'a> {
         let vocabulary = &loaded.checkpoint.vocabulary;
         let context = loaded.checkpoint.decoder.config.context;
         let (ids, wanted) = (loaded.encode(prompt)?, vocabulary.encode(answer)?);
-        let most = eval.max_new_tokens.unwrap_or(match task {
-            EvaluationTask::ExactMatch => wanted.len() + 1,
-            EvaluationTask::Gsm8k => LONG_ANSWER,
-        });
+        // What the right answer needs, and the end behind it.
+        let (needed, most) = match (eval.max_new_tokens, task) {
+            (Some(most), _) => (most, most),
+            (None, EvaluationTask::ExactMatch) => (wanted.len(), wanted.len() + 1),
+            (None, EvaluationTask::Gsm8k) => (LONG_ANSWER, LONG_ANSWER),
+        };
         anyhow::ensure!(
             ids.len() < context,
             "the prompt has {} tokens, and the model's context is {context}: shorten it to at most {}, or leave it out",
             ids.len(),
             context.saturating_sub(1)
         );
+        let room = context - ids.len();
         let decoding = DecodeSettings {
-            max_new_tokens: most.min(context - ids.len()),
+            max_new_tokens: most.min(room),
             end_tokens: loaded.end_tokens(),
             ..DecodeSettings::default()
         };
-        Ok(Self { task, prompt, answer, right: vocabulary.decode(&wanted)?, ids, decoding })
+        let right = vocabulary.decode(&wanted)?;
+        Ok(Self { task, prompt, answer, right, ids, decoding, crowded: needed > room })
     }
+}
+
+/// A remark on the questions whose answers are cut off, if there are any.
+fn crowded(questions: &[Question], context: usize) -> Option<String> {
+    let count = questions.iter().filter(|question| question.crowded).count();
+    (count > 0).then(|| {
+        format!(
+            "{count} of {} prompts leave less room than their answer may need in the model's context of {context}; what is beyond \
+             it is cut off, and mostly counts as wrong",
+            questions.len()
+        )
+    })
 }
 
 /// What was answered.

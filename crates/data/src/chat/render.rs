@@ -1,4 +1,8 @@
 //! Rendering a template in an environment like that of transformers.
+//!
+//! A template comes with the model that the user chose. One that goes wrong ends in a line: its steps are counted, and what it writes
+//! and how deeply its values nest are bounded. Not bounded is what a single step makes of a list that was added to itself dozens of
+//! times, which only a template does that means harm.
 
 use std::io::{self, Write};
 
@@ -16,6 +20,10 @@ const NAME: &str = "chat template";
 /// and a second at most for one that would not come to an end.
 const MOST_STEPS: u64 = 10_000_000;
 
+/// Stack of a rendering. A template can nest lists as deeply as it may take steps, and each level takes a frame to compare or to
+/// drop; memory is taken for the levels that there are.
+const STACK_BYTES: usize = 1 << 29;
+
 /// Whether the template can be understood.
 pub(super) fn check(template: &ChatTemplate) -> Result<(), String> {
     environment(&template.source, local_time).map(|_| ())
@@ -28,6 +36,25 @@ pub(super) fn local_time(format: &str) -> Result<String, String> {
 
 /// The text of `messages`; `now` writes the time.
 pub(super) fn render(
+    template: &ChatTemplate,
+    messages: &serde_json::Value,
+    tools: Option<&serde_json::Value>,
+    asks: bool,
+    now: &(impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static),
+) -> Result<String, String> {
+    let work = || render_here(template, messages, tools, asks, now);
+    std::thread::scope(|scope| {
+        match std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work) {
+            Ok(thread) => thread.join().unwrap_or_else(|_| {
+                Err("the chat template makes its renderer fail: it cannot be used".to_owned())
+            }),
+            // No room for such a stack, of which an ordinary template needs next to nothing.
+            Err(_) => work(),
+        }
+    })
+}
+
+fn render_here(
     template: &ChatTemplate,
     messages: &serde_json::Value,
     tools: Option<&serde_json::Value>,
@@ -107,12 +134,12 @@ fn environment<'a>(
         if value.is_undefined() {
             return Ok(());
         }
-        write!(output, "{}", python::text(value)).map_err(Error::from)
+        output.write_str(&python::text(value)?).map_err(Error::from)
     });
     environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, Error> {
         let indent: Option<usize> = options.get("indent")?;
         let ascii: Option<bool> = options.get("ensure_ascii")?;
-        Ok(python::json(&value, indent, ascii.unwrap_or(false)))
+        python::json(&value, indent, ascii.unwrap_or(false))
     });
     environment.add_function("raise_exception", |reason: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, reason))

@@ -161,3 +161,46 @@ fn a_template_is_found_where_tokenizers_keep_it() {
     assert!(ChatTemplate::in_files(&json!({}), None).is_none());
     assert_ne!(found.digest(), ChatTemplate::in_files(&several, None).unwrap().digest());
 }
+
+/// A template that does `step` with `ns.x` so many times, and `then` something with it.
+fn looped(first: &str, times: usize, step: &str, then: &str) -> String {
+    format!(
+        "{{% set ns = namespace(x={first}) %}}{{% for i in range({times}) %}}{{% set ns.x = {step} %}}{{% endfor %}}{then}"
+    )
+}
+
+#[test]
+fn values_that_hold_too_much_are_not_written() {
+    let refusal = |source: &str| {
+        let template = ChatTemplate::new(source.to_owned(), BTreeMap::new()).unwrap();
+        template.render(&json!([{"role": "user", "content": "a"}]), None, true).expect_err(source)
+    };
+    let deep = "nested more than 150 levels deep (line 1 of the chat template)";
+    let long = "would be longer than 33554432 bytes (line 1 of the chat template)";
+    for (step, then) in
+        [("[ns.x]", "{{ ns.x }}"), ("{'a': ns.x}", "{{ ns.x|tojson }}"), ("[ns.x]", "{{ ns.x|tojson }}")]
+    {
+        let reason = refusal(&looped("[]", 90_000, step, then));
+        assert!(reason.contains(deep), "{step} {then}: {reason}");
+    }
+    // A list that holds itself 2^60 times over.
+    for then in ["{{ ns.x }}", "{{ ns.x|tojson }}"] {
+        let reason = refusal(&looped("['a']", 60, "[ns.x, ns.x]", then));
+        assert!(reason.contains(long), "{then}: {reason}");
+    }
+    for indent in ["10000000000000000000", "9000000000000000000", "3000000000"] {
+        let reason = refusal(&format!("{{{{ messages|tojson(indent={indent}) }}}}"));
+        assert!(reason.contains(long), "{indent}: {reason}");
+    }
+}
+
+#[test]
+fn values_may_be_as_deep_as_a_template_takes_steps() {
+    let nest =
+        "{% for i in range(1000) %}{% for j in range(1000) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
+    for then in ["", "{% if ns.x == [ns.x] %}{% endif %}"] {
+        let source = format!("{{% set ns = namespace(x=[]) %}}{nest}{then}");
+        let template = ChatTemplate::new(source, BTreeMap::new()).unwrap();
+        assert_eq!(template.render(&json!([]), None, true).as_deref(), Ok(""), "{then}");
+    }
+}

@@ -14,7 +14,7 @@ pub struct ShownToken {
     pub segment: u32,
     /// Whether the token is a target of the next-token head, so that its loss is counted.
     pub target: bool,
-    /// At how many depths this position has a target; `None` for the lookahead, which is no input.
+    /// At how many of the depths that are shown this position has a target; `None` for the lookahead, which is no input.
     pub depths: Option<usize>,
     /// The registers that stand behind it, for the objective to fill in.
     pub registers: Vec<ShownRegister>,
@@ -40,11 +40,11 @@ pub struct CarriedToken {
     pub share: f32,
 }
 
-/// The tokens of a row, lookahead included, padding left out.
+/// The tokens of a row, lookahead included, padding left out; of each, at how many of the nearest `depths` it has a target.
 ///
 /// Special tokens show their name. What stays of a character at the end of a segment is shown with its last
 /// token, as U+FFFD.
-pub fn show_row(batch: &Batch, row: usize, vocabulary: &Vocabulary) -> Vec<ShownToken> {
+pub fn show_row(batch: &Batch, row: usize, vocabulary: &Vocabulary, depths: usize) -> Vec<ShownToken> {
     let from = row * batch.stride();
     let upto = from + batch.stride();
     let mut shown: Vec<ShownToken> = Vec::new();
@@ -60,9 +60,8 @@ pub fn show_row(batch: &Batch, row: usize, vocabulary: &Vocabulary) -> Vec<Shown
         }
         let text = vocabulary.special_name(id).unwrap_or_else(|| stream.push(id));
         let index = at - from;
-        let depths = (index < batch.length).then(|| {
-            (1..=batch.lookahead).filter(|&depth| batch.target(row, index, depth).is_some()).count()
-        });
+        let depths = (index < batch.length)
+            .then(|| (1..=depths).filter(|&depth| batch.target(row, index, depth).is_some()).count());
         let target = continues && batch.loss_mask[at];
         shown.push(ShownToken { text, id, segment, target, depths, registers: Vec::new() });
     }

@@ -82,7 +82,7 @@ fn shown_tokens_are_text_segments_and_targets() {
     let folder = folder(&[("a.txt", "né".as_bytes())]);
     let (corpus, _) = load_or_build(None, &Source::path(folder.path()), &Vocabulary::bytes()).unwrap();
     let mut loader = sakiyomi_data::Loader::new(corpus.into(), vec![0], 1, 8, 1, 0).unwrap();
-    let shown = show_row(&loader.next().unwrap(), 0, &Vocabulary::bytes());
+    let shown = show_row(&loader.next().unwrap(), 0, &Vocabulary::bytes(), 1);
     let text: Vec<&str> = shown.iter().map(|token| token.text.as_str()).collect();
     assert_eq!(text, ["<|end|>", "n", "", "é", "<|end|>"]);
     assert_eq!(shown.iter().map(|token| token.target).collect::<Vec<_>>(), [false, true, true, true, true]);

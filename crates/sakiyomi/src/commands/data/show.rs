@@ -71,11 +71,11 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
         config.run.seed,
     )?;
     let batch = loader.next()?;
+    // With registers these look ahead, and a token learns the next one.
+    let depths = if config.objective.kind == ObjectiveKind::Registers { 1 } else { batch.lookahead };
     let mut rows: Vec<Vec<ShownToken>> =
-        (0..batch.batch).map(|row| show_row(&batch, row, &vocabulary)).collect();
-    let mut depths = batch.lookahead;
+        (0..batch.batch).map(|row| show_row(&batch, row, &vocabulary, depths)).collect();
     if config.objective.kind == ObjectiveKind::Registers {
-        depths = 1;
         let context = train::start::decoder_config(&config, &vocabulary)?.context;
         let spec = config.objective.registers(config.run.seed);
         let placed = objective::place_registers(&spec, config.depths(), context, &batch);
@@ -112,11 +112,8 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
     Ok(Verdict::Done)
 }
 
-/// Registers look ahead in the place of tokens, of which each learns the next one at most.
+/// Puts registers behind their tokens.
 fn show_registers(rows: &mut [Vec<ShownToken>], placed: &[Placed], vocabulary: &Vocabulary) {
-    for token in rows.iter_mut().flatten() {
-        token.depths = token.depths.map(|depths| depths.min(1));
-    }
     for Placed { register, offset, carried, .. } in placed {
         let Some(token) = rows[register.row as usize].get_mut(register.anchor as usize) else { continue };
         let carried = (carried.share > 0.0).then(|| {
@@ -153,15 +150,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn registers_are_shown_with_what_they_carry_and_tokens_with_the_next_one() {
+    fn registers_are_shown_with_what_they_carry() {
         let batch = Batch::single(&[256, 97, 98, 99, 100], 3);
         let vocabulary = Vocabulary::bytes();
-        let mut rows = vec![show_row(&batch, 0, &vocabulary)];
+        let mut rows = vec![show_row(&batch, 0, &vocabulary, 1)];
         let spec = objective::RegistersSpec { d_min: 2, d_max: 3, decoys: 1.0, ..Default::default() };
         let placed = objective::place_registers(&spec, 3, 64, &batch);
         assert!(!placed.is_empty());
         show_registers(&mut rows, &placed, &vocabulary);
-        assert!(rows[0].iter().all(|token| token.depths <= Some(1)), "{rows:?}");
         let shown: Vec<&ShownRegister> = rows[0].iter().flat_map(|token| &token.registers).collect();
         assert_eq!(shown.len(), placed.len());
         for (shown, placed) in shown.into_iter().zip(&placed) {
@@ -175,7 +171,7 @@ mod tests {
     fn first_windows_are_shown_as_they_are_learnt() {
         let batch = Batch::single(&[256, 97, 98, 99, 100], 3);
         let shown = |mode: Option<TrainMode>| -> Vec<Option<usize>> {
-            let mut rows = vec![show_row(&batch, 0, &Vocabulary::bytes())];
+            let mut rows = vec![show_row(&batch, 0, &Vocabulary::bytes(), batch.lookahead)];
             if let Some(mode) = mode {
                 keep_first_windows(&mut rows, &batch, mode);
             }

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use render::{Renderer, on_a_deep_stack};
 
 /// A template and the special tokens that it names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +48,7 @@ impl ChatTemplate {
         tools: Option<&Value>,
         asks: bool,
     ) -> std::result::Result<String, String> {
-        render::render(self, messages, tools, asks, &render::local_time)
+        on_a_deep_stack(|| Renderer::new(self, render::local_time)?.render(messages, tools, asks))
     }
 
     /// The text of a conversation, and which bytes of it the assistant says, the end of each turn included.
@@ -66,23 +67,7 @@ impl ChatTemplate {
             }
         }
         in_order(list)?;
-        let text = self.render(messages, tools, false)?;
-        let answers = list.iter().enumerate().filter(|(_, message)| message["role"] == "assistant");
-        let mut spans = Vec::new();
-        for (index, _) in answers {
-            let asked = self.render(&json!(list[..index]), tools, true)?;
-            let answered = self.render(&json!(list[..=index]), tools, false)?;
-            if !text.starts_with(&asked) || !answered.starts_with(&asked) || !text.starts_with(&answered) {
-                return Err(format!(
-                    "the chat template writes message {} in another way once the conversation goes on: make one \
-                     conversation for each answer, which is then its end",
-                    index + 1
-                ));
-            }
-            if asked.len() < answered.len() {
-                spans.push(asked.len()..answered.len());
-            }
-        }
+        let (text, spans) = on_a_deep_stack(|| self.spans(list, tools))?;
         if spans.is_empty() {
             let answered = list.iter().any(|message| message["role"] == "assistant");
             return Err(match answered {
@@ -93,6 +78,33 @@ impl ChatTemplate {
         }
         if spans[0] == (0..text.len()) {
             return Err("the conversation is nothing but an answer".to_owned());
+        }
+        Ok((text, spans))
+    }
+
+    /// The text of a conversation, and what each answer adds to that which asks for it.
+    fn spans(
+        &self,
+        list: &[Value],
+        tools: Option<&Value>,
+    ) -> std::result::Result<(String, Vec<Range<usize>>), String> {
+        let renderer = Renderer::new(self, render::local_time)?;
+        let text = renderer.render(&json!(list), tools, false)?;
+        let answers = list.iter().enumerate().filter(|(_, message)| message["role"] == "assistant");
+        let mut spans = Vec::new();
+        for (index, _) in answers {
+            let asked = renderer.render(&json!(list[..index]), tools, true)?;
+            let answered = renderer.render(&json!(list[..=index]), tools, false)?;
+            if !text.starts_with(&asked) || !answered.starts_with(&asked) || !text.starts_with(&answered) {
+                return Err(format!(
+                    "the chat template writes message {} in another way once the conversation goes on: make one \
+                     conversation for each answer, which is then its end",
+                    index + 1
+                ));
+            }
+            if asked.len() < answered.len() {
+                spans.push(asked.len()..answered.len());
+            }
         }
         Ok((text, spans))
     }

@@ -4,6 +4,7 @@
 //! and how deeply its values nest are bounded. Not bounded is what a single step makes of a list that was added to itself dozens of
 //! times, which only a template does that means harm.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use minijinja::syntax::SyntaxConfig;
@@ -34,15 +35,10 @@ pub(super) fn local_time(format: &str) -> Result<String, String> {
     jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(|error| error.to_string())
 }
 
-/// The text of `messages`; `now` writes the time.
-pub(super) fn render(
-    template: &ChatTemplate,
-    messages: &serde_json::Value,
-    tools: Option<&serde_json::Value>,
-    asks: bool,
-    now: &(impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static),
-) -> Result<String, String> {
-    let work = || render_here(template, messages, tools, asks, now);
+/// Does `work`, which renders, where a template may nest lists as deeply as it can.
+pub(super) fn on_a_deep_stack<T: Send>(
+    work: impl Fn() -> Result<T, String> + Copy + Send,
+) -> Result<T, String> {
     std::thread::scope(|scope| {
         match std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work) {
             Ok(thread) => thread.join().unwrap_or_else(|_| {
@@ -54,30 +50,46 @@ pub(super) fn render(
     })
 }
 
-fn render_here(
-    template: &ChatTemplate,
-    messages: &serde_json::Value,
-    tools: Option<&serde_json::Value>,
-    asks: bool,
-    now: &(impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static),
-) -> Result<String, String> {
-    let environment = environment(&template.source, now.clone())?;
-    let mut context: std::collections::BTreeMap<&str, Value> = [
-        ("messages", value_of(messages)),
-        ("tools", tools.map_or(Value::from(()), value_of)),
-        ("documents", Value::from(())),
-        ("add_generation_prompt", Value::from(asks)),
-    ]
-    .into();
-    context.extend(template.special_tokens.iter().map(|(name, token)| (&**name, Value::from(&**token))));
-    let compiled = environment.get_template(NAME).map_err(|error| one_line(&error))?;
-    let mut written = Bounded::default();
-    match compiled.render_captured_to(context, &mut written) {
-        Ok(_) => String::from_utf8(written.text).map_err(|error| error.to_string()),
-        Err(_) if written.is_full => Err(format!(
-            "the chat template writes more than {MOST_DOCUMENT_BYTES} bytes for one conversation: it repeats itself"
-        )),
-        Err(error) => Err(one_line(&error)),
+/// A template that was understood.
+pub(super) struct Renderer<'a> {
+    environment: Environment<'a>,
+    special_tokens: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Renderer<'a> {
+    /// `now` writes the time.
+    pub(super) fn new(
+        template: &'a ChatTemplate,
+        now: impl Fn(&str) -> Result<String, String> + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        let environment = environment(&template.source, now)?;
+        Ok(Self { environment, special_tokens: &template.special_tokens })
+    }
+
+    /// The text of `messages`.
+    pub(super) fn render(
+        &self,
+        messages: &serde_json::Value,
+        tools: Option<&serde_json::Value>,
+        asks: bool,
+    ) -> Result<String, String> {
+        let mut context: BTreeMap<&str, Value> = [
+            ("messages", value_of(messages)),
+            ("tools", tools.map_or(Value::from(()), value_of)),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(asks)),
+        ]
+        .into();
+        context.extend(self.special_tokens.iter().map(|(name, token)| (&**name, Value::from(&**token))));
+        let compiled = self.environment.get_template(NAME).map_err(|error| one_line(&error))?;
+        let mut written = Bounded::default();
+        match compiled.render_captured_to(context, &mut written) {
+            Ok(_) => String::from_utf8(written.text).map_err(|error| error.to_string()),
+            Err(_) if written.is_full => Err(format!(
+                "the chat template writes more than {MOST_DOCUMENT_BYTES} bytes for one conversation: it repeats itself"
+            )),
+            Err(error) => Err(one_line(&error)),
+        }
     }
 }
 

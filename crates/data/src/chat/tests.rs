@@ -32,7 +32,7 @@ fn renderings_equal_those_of_transformers() {
             let messages = &golden["conversations"][case["conversation"].as_str().unwrap()];
             let tools = (case["tools"] == true).then_some(&golden["tools"]);
             let asks = case["add_generation_prompt"] == true;
-            let rendered = render::render(&template, messages, tools, asks, &time);
+            let rendered = Renderer::new(&template, time).and_then(|it| it.render(messages, tools, asks));
             let what = format!("{name}, {}, tools {}, asks {asks}", case["conversation"], case["tools"]);
             match case["text"].as_str() {
                 Some(text) => assert_eq!(rendered.as_deref(), Ok(text), "{what}"),

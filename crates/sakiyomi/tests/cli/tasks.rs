@@ -137,7 +137,9 @@ fn images_are_learnt_down_and_to_the_right() {
         .as_array()
         .unwrap()
         .iter()
-        .flat_map(|token| token["registers"].as_array().unwrap().iter().filter_map(|offset| offset.as_u64()))
+        .flat_map(|token| {
+            token["registers"].as_array().unwrap().iter().filter_map(|register| register["offset"].as_u64())
+        })
         .collect();
     assert!(!offsets.is_empty() && offsets.iter().all(|offset| [1, 4, 5].contains(offset)), "{offsets:?}");
     place.train(&on_grid);

@@ -33,7 +33,9 @@ const ALL: &str = "all-linear";
 /// Higher ranks are no low-rank adapters.
 pub const HIGHEST_RANK: usize = 4096;
 
-const CONFIG: &str = "adapter_config.json";
+/// The settings of an adapter, in its folder.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Where the adapter says what weights it was trained on.
@@ -166,7 +168,7 @@ impl LoraSpec {
         });
         let mut text = serde_json::to_vec_pretty(&config).map_err(std::io::Error::from)?;
         text.push(b'\n');
-        write_file(&folder.join(CONFIG), &text)?;
+        write_file(&folder.join(ADAPTER_CONFIG), &text)?;
         write_tensors(&folder.join(WEIGHTS), &tensors, &[("format", "pt"), (BASE, base)])
     }
 
@@ -175,7 +177,7 @@ impl LoraSpec {
     /// # Errors
     /// When a file is missing or no adapter of this kind, or it was made for another model.
     pub fn read(folder: &Path, config: &DecoderConfig, params: &mut Params, base: &str) -> Result<Self> {
-        let (file, weights) = (folder.join(CONFIG), folder.join(WEIGHTS));
+        let (file, weights) = (folder.join(ADAPTER_CONFIG), folder.join(WEIGHTS));
         let found = read_settings(&file)?;
         let mut spec = Self::of_settings(&found).or_else(|problem| refuse(&file, problem))?;
         if read_metadata(&weights)?.get(BASE).is_some_and(|trained_on| trained_on != base) {
@@ -263,7 +265,7 @@ impl LoraSpec {
     /// # Errors
     /// When something that is no file stands in the place of its settings.
     pub fn is_in(folder: &Path) -> Result<bool> {
-        present(&folder.join(CONFIG))
+        present(&folder.join(ADAPTER_CONFIG))
     }
 }
 
@@ -416,7 +418,7 @@ mod tests {
         let mut params = base.clone();
         spec.attach(&config, &mut params, 1).unwrap();
         spec.write(folder.path(), &params, "base").unwrap();
-        let file = folder.path().join(CONFIG);
+        let file = folder.path().join(ADAPTER_CONFIG);
         let mut settings: Value = serde_json::from_slice(&fs_err::read(&file).unwrap()).unwrap();
         change(&mut settings);
         fs_err::write(&file, settings.to_string()).unwrap();

@@ -6,6 +6,7 @@
 
 mod charts;
 mod comparison;
+mod looks_ahead;
 mod page;
 mod verdict;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::samples::Sample;
 
 pub use comparison::comparison_page;
+pub use looks_ahead::LooksAhead;
 
 /// The numbers of one run, as they are embedded in its page.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -76,36 +78,6 @@ impl RunSettings {
     /// All parameters.
     fn parameters(&self) -> u64 {
         self.trunk_parameters + self.head_parameters + self.adapter_parameters
-    }
-}
-
-/// What predicts further ahead than the next token.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LooksAhead {
-    /// Heads, which stay and draft when the model decodes.
-    #[default]
-    Heads,
-    /// Tokens that exist in training only, and leave an ordinary model.
-    Registers,
-}
-
-impl LooksAhead {
-    /// What one prediction is called that lies so many tokens ahead; the first of a run is that of the model itself.
-    pub(crate) fn name(self, first: bool, tokens_ahead: usize) -> String {
-        match (self, tokens_ahead) {
-            (Self::Registers, _) if !first => format!("register, {tokens_ahead} ahead"),
-            (_, 1) => "next token".to_string(),
-            _ => format!("{tokens_ahead} ahead"),
-        }
-    }
-
-    /// All of them together.
-    fn words(self) -> &'static str {
-        match self {
-            Self::Heads => "each head",
-            Self::Registers => "tokens and registers",
-        }
     }
 }
 
@@ -421,6 +393,7 @@ mod tests {
         let figures = MainJobFigures {
             settings: RunSettings {
                 looks_ahead: LooksAhead::Registers,
+                heads_kind: "none (registers in training)".into(),
                 head_parameters: 32,
                 adapter_parameters: 64,
                 n: 4,
@@ -451,6 +424,26 @@ mod tests {
             assert!(body.contains(told), "{told}: {body}");
         }
         assert!(!body.contains(" heads") && !body.contains(" head "), "{body}");
+    }
+
+    #[test]
+    fn predictions_of_one_page_have_different_names() {
+        for (looks_ahead, ahead) in [
+            (LooksAhead::Nothing, &[1][..]),
+            (LooksAhead::Heads, &[1, 2, 3]),
+            (LooksAhead::Joint, &[1, 1, 2]),
+            (LooksAhead::Registers, &[1, 1, 2]),
+        ] {
+            let numbered = || ahead.iter().enumerate();
+            let names: Vec<_> =
+                numbered().map(|(index, &ahead)| looks_ahead.name(index == 0, ahead)).collect();
+            let places: Vec<_> =
+                numbered().map(|(index, &ahead)| looks_ahead.place(index == 0, ahead)).collect();
+            for list in [names, places] {
+                let different: std::collections::BTreeSet<_> = list.iter().collect();
+                assert_eq!(different.len(), ahead.len(), "{list:?}");
+            }
+        }
     }
 
     #[test]

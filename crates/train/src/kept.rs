@@ -2,11 +2,13 @@
 //!
 //! `checkpoints/last` is always the newest. When the next one is whole and synced, the one before becomes
 //! `checkpoints/step-N`, and only then those beyond `checkpoint.keep_last` are removed. A run goes on from the newest whole
-//! one: from `last`, or, should a file of that be damaged or gone, from the newest of the others.
+//! one: from `last`, or, should a file of that be damaged, gone or of another run, from the newest of the others.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use model::LoraSpec;
+use model::lora::ADAPTER_CONFIG;
 
 use crate::checkpoint::{ADAPTER, Checkpoint};
 use crate::config::{RunConfig, TrainMode};
@@ -77,22 +79,29 @@ fn read(config: &RunConfig, run: &RunFolder, folder: &Path) -> Result<Interrupte
     Ok(Interrupted { checkpoint, stepper, state, folder: folder.to_owned(), note: None })
 }
 
-/// That the checkpoint in `folder` has the adapter that the run trains: without it the run would go on with the bare base.
+/// That the checkpoint in `folder` has adapters as the run trains them, on the same matrices: without them the run would go on with
+/// the bare base.
 fn check_adapter(config: &RunConfig, checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
-    let wanted = (config.train.mode == TrainMode::Lora).then(|| config.lora.spec());
-    let adapter = folder.join(ADAPTER);
-    match (wanted, &checkpoint.lora) {
-        (None, None) => Ok(()),
-        // Targets are patterns here, and the names of what they matched there.
-        (Some(wanted), Some(found)) if *found == LoraSpec { targets: found.targets.clone(), ..wanted } => {
-            Ok(())
+    let file = folder.join(ADAPTER).join(ADAPTER_CONFIG);
+    let wanted = match config.train.mode {
+        TrainMode::Lora => Some(config.lora.spec()),
+        TrainMode::Pretrain | TrainMode::Full | TrainMode::Heads => None,
+    };
+    let is_own = match (wanted, &checkpoint.lora) {
+        (None, None) => true,
+        (None, Some(_)) => false,
+        (Some(_), None) => return Err(Error::MissingFile { file }),
+        (Some(wanted), Some(found)) => {
+            let modules = wanted.modules(&checkpoint.decoder.config)?;
+            let targets: BTreeSet<&String> = modules.iter().map(|(name, _)| name).collect();
+            targets == found.targets.iter().collect()
+                && *found == LoraSpec { targets: found.targets.clone(), ..wanted }
         }
-        (Some(_), None) => Err(Error::MissingFile { file: adapter }),
-        (_, Some(_)) => {
-            let problem = format!("{}: is not the adapter that this run trains", adapter.display());
-            Err(model::Error::Lora { problem }.into())
-        }
+    };
+    if is_own {
+        return Ok(());
     }
+    Err(model::Error::Lora { problem: format!("{} is not of this run", file.display()) }.into())
 }
 
 /// Moves `last` out of the way if an older checkpoint is kept, and returns that one's step: for a `last` that was written

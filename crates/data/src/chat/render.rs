@@ -1,8 +1,9 @@
 //! Rendering a template in an environment like that of transformers.
 //!
-//! A template comes with the model that the user chose. One that goes wrong ends in a line: its steps are counted, and what it writes
-//! and how deeply its values nest are bounded. Not bounded is what a single step makes of a list that was added to itself dozens of
-//! times, which only a template does that means harm.
+//! A template comes with the model that the user chose. One that goes wrong ends in a line: its steps are counted, what it writes is
+//! bounded, and values that are nested deeply are not written. Not bounded is what a single step makes of a list that was added to
+//! itself dozens of times, or of two that are compared and nested more than a million levels deep: only a template does that which
+//! means harm.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -21,8 +22,8 @@ const NAME: &str = "chat template";
 /// and a second at most for one that would not come to an end.
 const MOST_STEPS: u64 = 10_000_000;
 
-/// Stack of a rendering. A template can nest lists as deeply as it may take steps, and each level takes a frame to compare or to
-/// drop; memory is taken for the levels that there are.
+/// Stack of a rendering, for a million levels of lists within each other: each takes a frame to compare, and a smaller one to drop.
+/// Memory is taken for the levels that there are.
 const STACK_BYTES: usize = 1 << 29;
 
 /// Whether the template can be understood.
@@ -35,7 +36,7 @@ pub(super) fn local_time(format: &str) -> Result<String, String> {
     jiff::fmt::strtime::format(format, &jiff::Zoned::now()).map_err(|error| error.to_string())
 }
 
-/// Does `work`, which renders, where a template may nest lists as deeply as it can.
+/// Does `work`, which renders, where values may be nested deeply.
 pub(super) fn on_a_deep_stack<T: Send>(
     work: impl Fn() -> Result<T, String> + Copy + Send,
 ) -> Result<T, String> {
@@ -44,7 +45,7 @@ pub(super) fn on_a_deep_stack<T: Send>(
             Ok(thread) => thread.join().unwrap_or_else(|_| {
                 Err("the chat template makes its renderer fail: it cannot be used".to_owned())
             }),
-            // No room for such a stack, of which an ordinary template needs next to nothing.
+            // No room for such a stack, of which every template that means well needs next to nothing.
             Err(_) => work(),
         }
     })

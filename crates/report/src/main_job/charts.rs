@@ -128,7 +128,7 @@ pub(super) fn loss_chart(curves: &[HeadCurve], looks_ahead: LooksAhead) -> Chart
     }
     let held_out = if has_held_out { " Markers: held-out text." } else { "" };
     LineChart {
-        title: format!("Loss of {} during training", looks_ahead.words()),
+        title: format!("Loss of {} during training", looks_ahead.all()),
         caption: format!(
             "Lines: training batches, averaged over neighbouring steps where there are many.{held_out}{left_out}"
         ),
@@ -159,12 +159,10 @@ fn first_step_drawn(curves: &[HeadCurve]) -> (u64, String) {
 
 pub(super) fn accuracy_chart(held_out: &HeldOutFigures, looks_ahead: LooksAhead) -> Chart {
     let bars = held_out.depths.iter().map(|depth| interval_bar(wilson_95(depth.correct, depth.targets)));
-    let categories = held_out.depths.iter().enumerate().map(|(index, depth)| match looks_ahead {
-        LooksAhead::Registers if index > 0 => format!("{} (register)", depth.tokens_ahead),
-        _ => depth.tokens_ahead.to_string(),
-    });
+    let numbered = held_out.depths.iter().enumerate();
+    let categories = numbered.map(|(index, depth)| looks_ahead.place(index == 0, depth.tokens_ahead));
     BarChart {
-        title: format!("Accuracy of {} on held-out text", looks_ahead.words()),
+        title: format!("Accuracy of {} on held-out text", looks_ahead.all()),
         caption: "How often the most likely prediction is right, each judged by itself. Whiskers: 95 % Wilson intervals."
             .into(),
         x_label: "tokens ahead".into(),

@@ -1,7 +1,7 @@
 //! The page of several runs: one table and three charts in which each run is a row or a line.
 
 use super::charts::averaged;
-use super::{DecodingFigures, LooksAhead, MainJobFigures};
+use super::{DecodingFigures, MainJobFigures};
 use crate::bar_chart::{Bar, BarChart, BarSeries};
 use crate::chart::{Chart, Reference};
 use crate::line_chart::{LineChart, Series, SeriesStyle};
@@ -49,10 +49,7 @@ fn table(runs: &[MainJobFigures]) -> Table {
         vec![
             Cell::Text(run.title.clone()),
             Cell::Text(run.settings.heads_kind.clone()),
-            match run.settings.looks_ahead {
-                LooksAhead::Heads => known(run.settings.n as u64),
-                LooksAhead::Registers => Cell::Missing,
-            },
+            if run.settings.looks_ahead.stays() { known(run.settings.n as u64) } else { Cell::Missing },
             known(run.settings.parameters()),
             shown(bits.map(|bits| fixed(bits, 3))),
             shown(run.decoding.as_ref().and_then(most_tokens_per_forward).map(|most| fixed(most, 2))),

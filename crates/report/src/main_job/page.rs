@@ -43,7 +43,7 @@ impl MainJobFigures {
                     further ahead. Nothing of them is left when the model decodes, unless they are asked to draft."
                 .to_string();
         }
-        if n < 2 {
+        if n < 2 || !self.settings.looks_ahead.stays() {
             return String::new();
         }
         format!(
@@ -146,11 +146,8 @@ impl MainJobFigures {
         }
         let table = |held_out| Block::Table(depth_table(held_out, self.settings.looks_ahead));
         blocks.extend(held_out.map(table));
-        let heading = match self.settings.looks_ahead {
-            LooksAhead::Heads => "What the heads learnt",
-            LooksAhead::Registers => "What tokens and registers learnt",
-        };
-        (!blocks.is_empty()).then(|| Section { heading: heading.into(), blocks })
+        let heading = self.settings.looks_ahead.heading().into();
+        (!blocks.is_empty()).then_some(Section { heading, blocks })
     }
 
     fn corpus_section(&self) -> Option<Section> {
@@ -182,21 +179,23 @@ impl MainJobFigures {
         };
         let unless_zero = |value: u64| if value == 0 { String::new() } else { count(value) };
         add("model", settings.model.clone());
-        let [model, ahead, farthest] = match settings.looks_ahead {
-            LooksAhead::Heads => [
-                "parameters without additional heads",
-                "parameters of the additional heads",
-                "heads, next-token head included (n)",
-            ],
-            LooksAhead::Registers => {
-                ["parameters of the model", "parameters of the registers", "largest offset of a register"]
+        let (trunk, ahead) = (unless_zero(settings.trunk_parameters), unless_zero(settings.head_parameters));
+        let n = unless_zero(settings.n as u64);
+        match settings.looks_ahead {
+            LooksAhead::Nothing => add("parameters of the model", trunk),
+            LooksAhead::Heads | LooksAhead::Joint => {
+                add("parameters without additional heads", trunk);
+                add("parameters of the additional heads", ahead);
+                add("kind of heads", settings.heads_kind.clone());
+                add("tokens predicted, the next one included (n)", n);
             }
-        };
-        add(model, unless_zero(settings.trunk_parameters));
-        add(ahead, unless_zero(settings.head_parameters));
+            LooksAhead::Registers => {
+                add("parameters of the model", trunk);
+                add("parameters of the registers", ahead);
+                add("largest offset of a register", n);
+            }
+        }
         add("parameters of the adapters", unless_zero(settings.adapter_parameters));
-        add("kind of heads", settings.heads_kind.clone());
-        add(farthest, unless_zero(settings.n as u64));
         let seeds = settings.seeds.iter().map(|seed| format!("{} {}", seed.name, seed.value));
         add("seeds", seeds.collect::<Vec<_>>().join(", "));
         add("threads", unless_zero(settings.threads as u64));

@@ -197,13 +197,15 @@ fn next_token_cost(held_out: &HeldOutFigures) -> Option<String> {
 
 fn small_model(figures: &MainJobFigures) -> Option<String> {
     let parameters = figures.settings.trunk_parameters;
-    if figures.settings.looks_ahead == LooksAhead::Registers {
-        return Some(
+    match figures.settings.looks_ahead {
+        LooksAhead::Heads | LooksAhead::Joint => {}
+        LooksAhead::Nothing => return None,
+        LooksAhead::Registers => return Some(
             "Registers change what a model learns, and nothing of how it decodes. Whether they made it better is not said by \
              their losses: compare its held-out loss, or the share of right answers (`sakiyomi eval --task`), with those of a run \
              without registers that had the same tokens, and of one that had the same time."
                 .to_string(),
-        );
+        ),
     }
     (parameters > 0 && parameters < HEADS_HELP_FROM_PARAMETERS).then(|| {
         "Nothing here says that the text is better: below about one billion parameters multi-token heads do not improve \
@@ -304,6 +306,8 @@ mod tests {
     fn registers_are_not_spoken_of_as_heads() {
         let mut figures = MainJobFigures::default();
         figures.settings.trunk_parameters = 3_000_000;
+        figures.settings.looks_ahead = LooksAhead::Nothing;
+        assert_eq!(said(&figures), "");
         figures.settings.looks_ahead = LooksAhead::Registers;
         let words = said(&figures);
         assert!(

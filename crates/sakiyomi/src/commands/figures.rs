@@ -4,7 +4,7 @@ use std::path::Path;
 
 use data::Corpus;
 use decode::{Acceptance, Estimate, Measurement, Verification};
-use objective::{HeadKind, Objective};
+use objective::{HeadKind, Method, Objective};
 use report::{
     DecodingFigures, DepthAcceptance, DepthScore, DraftLengthFigures, HeadCurve, HeldOutFigures, LooksAhead,
     LossPoint, LosslessnessFigures, MainJobFigures, RunSettings, Seed, TextFigures, TrainingFigures,
@@ -24,17 +24,19 @@ pub fn settings(checkpoint: &Checkpoint, config: &RunConfig, threads: usize) -> 
     let values = |ids: &[ParamId]| ids.iter().map(|&id| checkpoint.params.get(id).data.len()).sum::<usize>();
     let head_parameters = values(checkpoint.objective.parameters());
     let adapter_parameters = values(&model::lora::adapter_parameters(&checkpoint.params));
-    let kind = match checkpoint.objective.heads().map(|heads| heads.spec().kind) {
-        Some(HeadKind::Layer) => "layer",
-        Some(HeadKind::Linear) => "linear",
-        Some(HeadKind::Causal) => "causal",
-        Some(HeadKind::Anticausal) => "anticausal",
-        None if checkpoint.objective.registers().is_some() => "none (registers in training)",
-        None => checkpoint.objective.kind(),
-    };
-    let looks_ahead = match checkpoint.objective.registers() {
-        Some(_) => LooksAhead::Registers,
-        None => LooksAhead::Heads,
+    let (looks_ahead, kind) = match &checkpoint.objective {
+        Method::Registers(_) => (LooksAhead::Registers, "none (registers in training)"),
+        Method::Joint(_) => (LooksAhead::Joint, checkpoint.objective.kind()),
+        Method::Heads(heads) if heads.depths() == 1 => (LooksAhead::Nothing, "none"),
+        Method::Heads(heads) => (
+            LooksAhead::Heads,
+            match heads.spec().kind {
+                HeadKind::Layer => "layer",
+                HeadKind::Linear => "linear",
+                HeadKind::Causal => "causal",
+                HeadKind::Anticausal => "anticausal",
+            },
+        ),
     };
     RunSettings {
         model: format!(

@@ -139,12 +139,13 @@ fn a_checkpoint_without_the_runs_adapter_is_passed_over() {
     let text = fs_err::read_to_string(&settings).unwrap();
     fs_err::write(&settings, text.replace("\"use_rslora\": false", "\"use_rslora\": true")).unwrap();
     config.train.steps = 6;
+    let own = config.clone();
     let resume = || {
         let mut watcher = Watcher::default();
-        train(&config, true, &mut watcher).map(|_| watcher.notes.join("; "))
+        train(&own, true, &mut watcher).map(|_| watcher.notes.join("; "))
     };
     let notes = resume().unwrap();
-    assert!(notes.contains("is not the adapter that this run trains): going on from"), "{notes}");
+    assert!(notes.contains("adapter_config.json is not of this run): going on from"), "{notes}");
 
     fs_err::remove_dir_all(last.join("adapter")).unwrap();
     for kept in fs_err::read_dir(last.parent().unwrap()).unwrap() {
@@ -154,7 +155,15 @@ fn a_checkpoint_without_the_runs_adapter_is_passed_over() {
         }
     }
     let refusal = resume().unwrap_err().to_string();
-    assert!(refusal.contains("adapter is missing; the checkpoint is incomplete"), "{refusal}");
+    assert!(refusal.contains("adapter_config.json is missing; the checkpoint is incomplete"), "{refusal}");
+
+    // An adapter with the same numbers on fewer matrices.
+    config.lora.targets = vec!["q_proj".to_owned()];
+    (config.run.folder, config.train.steps) = (last.join("../../../fewer"), 2);
+    let fewer = train(&config, false, &mut ()).unwrap().last;
+    fs_err::rename(fewer.join("adapter"), last.join("adapter")).unwrap();
+    let refusal = resume().unwrap_err().to_string();
+    assert!(refusal.contains("adapter_config.json is not of this run"), "{refusal}");
 }
 
 #[test]

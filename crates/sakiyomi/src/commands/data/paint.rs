@@ -12,29 +12,35 @@ pub fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// What the colours mean.
-pub fn legend(colour: bool, depths: usize) -> String {
+/// What the colours mean, or the marks; `registers` says whether there may be some.
+pub fn legend(colour: bool, depths: usize, registers: bool) -> String {
     let (all, some, nothing) = match depths {
         1 => ("learns the next token", None, "learns nothing"),
         _ => ("has targets at every depth", Some("at the nearer depths only"), "at none"),
     };
     let given = "counted by no loss, since it is given (a prompt), or nothing before it in the row is of its document";
-    let carried = "behind the token, with its offset, and with the token that it carries in training, if it carries one";
+    let register = |sign: &str, carrying: &str| match registers {
+        true => format!(
+            "; {sign}: a register behind the token, with its offset; {carrying}: one that carries a token in training"
+        ),
+        false => String::new(),
+    };
     if colour {
         let some = some.map_or(String::new(), |some| format!("\u{1b}[{SOME}myellow\u{1b}[0m: {some}; "));
+        let registers =
+            register(&format!("\u{1b}[{REGISTER}m2\u{1b}[0m"), &format!("\u{1b}[{REGISTER}m2:text\u{1b}[0m"));
         format!(
             "\nbackground: documents, in turn; \u{1b}[{LEARNT}mgreen\u{1b}[0m: {all}; {some}\u{1b}[{NOTHING}mred\u{1b}[0m: \
-             {nothing}; \u{1b}[{BEYOND}mgrey\u{1b}[0m: behind the row, a target only; underlined: {given}; \
-             \u{1b}[{REGISTER}m2\u{1b}[0m: a register {carried}"
+             {nothing}; \u{1b}[{BEYOND}mgrey\u{1b}[0m: behind the row, a target only; underlined: {given}{registers}"
         )
     } else {
         let marks = match some {
             Some(_) => format!("text<k> has targets at k of the {depths} depths, all others at every depth"),
             None => format!("text<0> {nothing}, all others the next token"),
         };
+        let registers = register("{2}", "{2:text}");
         format!(
-            "\n| stands between documents; [text] is {given}; {marks}; {{2}} and {{2:text}} are registers {carried}; \
-             (text) lies behind the row and is a target only"
+            "\n| stands between documents; [text] is {given}; {marks}; (text) lies behind the row and is a target only{registers}"
         )
     }
 }
@@ -167,8 +173,12 @@ mod tests {
         ];
         let shown = [ShownToken { registers, ..token("a", 0, true, Some(1)) }, token("b", 0, true, Some(0))];
         assert_eq!(row(&shown, 1, false), "a{2}{3:x}b<0>");
-        assert!(legend(false, 1).contains("text<0> learns nothing, all others the next token"));
-        assert!(legend(false, 3).contains("at k of the 3 depths"));
+        let told = legend(false, 1, true);
+        assert!(
+            told.contains("text<0> learns nothing, all others the next token") && told.contains("{2:text}")
+        );
+        let told = legend(false, 3, false);
+        assert!(told.contains("at k of the 3 depths") && !told.contains("register"));
         assert!(row(&shown, 1, true).contains("\u{1b}[30;45m3:x\u{1b}[0m"));
     }
 

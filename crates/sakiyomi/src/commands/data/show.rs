@@ -72,10 +72,11 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
     )?;
     let batch = loader.next()?;
     // With registers these look ahead, and a token learns the next one.
-    let depths = if config.objective.kind == ObjectiveKind::Registers { 1 } else { batch.lookahead };
+    let registers = config.objective.kind == ObjectiveKind::Registers;
+    let depths = if registers { 1 } else { batch.lookahead };
     let mut rows: Vec<Vec<ShownToken>> =
         (0..batch.batch).map(|row| show_row(&batch, row, &vocabulary, depths)).collect();
-    if config.objective.kind == ObjectiveKind::Registers {
+    if registers {
         let context = train::start::decoder_config(&config, &vocabulary)?.context;
         let spec = config.objective.registers(config.run.seed);
         let placed = objective::place_registers(&spec, config.depths(), context, &batch);
@@ -107,7 +108,7 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
         for (number, row) in rows.iter().enumerate() {
             let _ = write!(lines, "\nrow {number}\n{}\n", paint::row(row, depths, colour));
         }
-        lines + &paint::legend(colour, depths)
+        lines + &paint::legend(colour, depths, registers)
     })?;
     Ok(Verdict::Done)
 }

@@ -114,11 +114,11 @@ impl<'a> Question<'a> {
         let context = loaded.checkpoint.decoder.config.context;
         let (ids, wanted) = (loaded.encode(prompt)?, vocabulary.encode(answer)?);
         // What the right answer needs, and the end behind it.
-        let (needed, most) = match (eval.max_new_tokens, task) {
-            (Some(most), _) => (most, most),
-            (None, EvaluationTask::ExactMatch) => (wanted.len(), wanted.len() + 1),
-            (None, EvaluationTask::Gsm8k) => (LONG_ANSWER, LONG_ANSWER),
+        let (needed, usual) = match task {
+            EvaluationTask::ExactMatch => (wanted.len(), wanted.len() + 1),
+            EvaluationTask::Gsm8k => (LONG_ANSWER, LONG_ANSWER),
         };
+        let most = eval.max_new_tokens.unwrap_or(usual);
         anyhow::ensure!(
             ids.len() < context,
             "the prompt has {} tokens, and the model's context is {context}: shorten it to at most {}, or leave it out",
@@ -132,7 +132,7 @@ impl<'a> Question<'a> {
             ..DecodeSettings::default()
         };
         let right = vocabulary.decode(&wanted)?;
-        Ok(Self { task, prompt, answer, right, ids, decoding, crowded: needed > room })
+        Ok(Self { task, prompt, answer, right, ids, decoding, crowded: needed.min(most) > room })
     }
 }
 

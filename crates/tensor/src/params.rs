@@ -162,6 +162,11 @@ impl Params {
         self.list.is_empty()
     }
 
+    /// How many values those of `ids` have.
+    pub fn values_of(&self, ids: &[ParamId]) -> usize {
+        ids.iter().map(|&id| self.data(id).len()).sum()
+    }
+
     /// How many values all of them have.
     pub fn values(&self) -> usize {
         self.list.iter().map(|p| p.data.len()).sum()

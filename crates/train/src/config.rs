@@ -69,6 +69,11 @@ impl RunConfig {
         }
     }
 
+    /// The adapters that are trained, if any are.
+    pub(crate) fn adapters(&self) -> Option<LoraSpec> {
+        (self.train.mode == TrainMode::Lora).then(|| self.lora.spec())
+    }
+
     /// `lora.alpha`, where adapters are trained.
     pub(crate) fn lora_alpha(&self) -> Option<f64> {
         (self.train.mode == TrainMode::Lora).then_some(self.lora.alpha)

@@ -280,6 +280,14 @@ impl EventWriter {
     }
 }
 
+/// The sizes of a run, from its beginning; `None` where that is not among `records`.
+pub fn started(records: &[Record]) -> Option<&RunStarted> {
+    records.iter().find_map(|record| match &record.event {
+        Event::RunStarted(sizes) => Some(sizes),
+        _ => None,
+    })
+}
+
 /// The events of `file` as one consistent run; see the module's description.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use model::LoraSpec;
 use model::lora::ADAPTER_CONFIG;
 
 use crate::checkpoint::{ADAPTER, Checkpoint};
-use crate::config::{RunConfig, TrainMode};
+use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::run_folder::RunFolder;
 use crate::start::choose_trained;
@@ -83,11 +83,7 @@ fn read(config: &RunConfig, run: &RunFolder, folder: &Path) -> Result<Interrupte
 /// the bare base.
 fn check_adapter(config: &RunConfig, checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
     let file = folder.join(ADAPTER).join(ADAPTER_CONFIG);
-    let wanted = match config.train.mode {
-        TrainMode::Lora => Some(config.lora.spec()),
-        TrainMode::Pretrain | TrainMode::Full | TrainMode::Heads => None,
-    };
-    let is_own = match (wanted, &checkpoint.lora) {
+    let is_own = match (config.adapters(), &checkpoint.lora) {
         (None, None) => true,
         (None, Some(_)) => false,
         (Some(_), None) => return Err(Error::MissingFile { file }),

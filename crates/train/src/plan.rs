@@ -54,9 +54,9 @@ pub fn plan(config: &RunConfig) -> Result<Plan> {
     };
     let added = added.iter().chain(&more);
     let head_parameters = added.map(|(_, shape)| shape.iter().product::<usize>()).sum();
-    let adapter_parameters = match config.train.mode {
-        TrainMode::Lora => config.lora.spec().parameters(&decoder)?,
-        TrainMode::Pretrain | TrainMode::Full | TrainMode::Heads => 0,
+    let adapter_parameters = match config.adapters() {
+        Some(spec) => spec.parameters(&decoder)?,
+        None => 0,
     };
     let trained_parameters = match config.train.mode {
         TrainMode::Heads | TrainMode::Lora => head_parameters + adapter_parameters,

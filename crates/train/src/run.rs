@@ -524,9 +524,8 @@ fn step_event(state: &TrainerState, report: StepReport, rate: f64, tokens: usize
 }
 
 fn sizes(config: &RunConfig, checkpoint: &Checkpoint, data: &RunData) -> RunStarted {
-    let count = |id| checkpoint.params.data(id).len();
-    let head_parameters = checkpoint.objective.parameters().iter().copied().map(count).sum();
-    let adapters: usize = model::lora::adapter_parameters(&checkpoint.params).into_iter().map(count).sum();
+    let head_parameters = checkpoint.params.values_of(checkpoint.objective.parameters());
+    let adapters = checkpoint.params.values_of(&model::lora::adapter_parameters(&checkpoint.params));
     let all = checkpoint.params.values() - adapters;
     let threads = match config.run.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),

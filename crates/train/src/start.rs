@@ -269,15 +269,11 @@ pub fn start(config: &RunConfig) -> Result<Start> {
             Registers::attach(spec, &decoder, &mut params, start)?.into()
         }
     };
-    let lora = match config.train.mode {
-        TrainMode::Lora => {
-            let spec = config.lora.spec();
-            spec.attach(&decoder.config, &mut params, config.run.seed)?;
-            origin += " with new adapters";
-            Some(spec)
-        }
-        TrainMode::Pretrain | TrainMode::Full | TrainMode::Heads => None,
-    };
+    let lora = config.adapters();
+    if let Some(spec) = &lora {
+        spec.attach(&decoder.config, &mut params, config.run.seed)?;
+        origin += " with new adapters";
+    }
     let mut checkpoint = Checkpoint { vocabulary, decoder, params, objective, lora };
     choose_trained(&mut checkpoint, config.train.mode);
     Ok(Start { checkpoint, origin })

@@ -9,7 +9,6 @@ use report::{
     DecodingFigures, DepthAcceptance, DepthScore, DraftLengthFigures, HeadCurve, HeldOutFigures, LooksAhead,
     LossPoint, LosslessnessFigures, MainJobFigures, RunSettings, Seed, TextFigures, TrainingFigures,
 };
-use tensor::ParamId;
 use train::events::{Event, Record};
 use train::{Checkpoint, Evaluation, RunConfig};
 
@@ -21,9 +20,9 @@ pub const FILE: &str = "figures.json";
 /// Shape, sizes, seeds and machine.
 pub fn settings(checkpoint: &Checkpoint, config: &RunConfig, threads: usize) -> RunSettings {
     let sizes = &checkpoint.decoder.config;
-    let values = |ids: &[ParamId]| ids.iter().map(|&id| checkpoint.params.get(id).data.len()).sum::<usize>();
-    let head_parameters = values(checkpoint.objective.parameters());
-    let adapter_parameters = values(&model::lora::adapter_parameters(&checkpoint.params));
+    let head_parameters = checkpoint.params.values_of(checkpoint.objective.parameters());
+    let adapters = model::lora::adapter_parameters(&checkpoint.params);
+    let adapter_parameters = checkpoint.params.values_of(&adapters);
     let (looks_ahead, kind) = match &checkpoint.objective {
         Method::Registers(_) => (LooksAhead::Registers, "none (registers in training)"),
         Method::Joint(_) => (LooksAhead::Joint, checkpoint.objective.kind()),
@@ -69,11 +68,7 @@ pub fn settings(checkpoint: &Checkpoint, config: &RunConfig, threads: usize) -> 
 /// Losses over training, from the events of a run.
 pub fn training(records: &[Record]) -> Option<TrainingFigures> {
     let mut figures = TrainingFigures::default();
-    let ahead = records.iter().find_map(|record| match &record.event {
-        Event::RunStarted(sizes) => Some(sizes.tokens_ahead.clone()),
-        _ => None,
-    });
-    let ahead = ahead.unwrap_or_default();
+    let ahead = train::events::started(records).map_or(&[][..], |sizes| &sizes.tokens_ahead);
     let mut add = |step: usize, losses: &[f64], held_out: bool| {
         for (index, &loss) in losses.iter().enumerate() {
             if figures.heads.len() <= index {

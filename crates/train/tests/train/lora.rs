@@ -120,6 +120,14 @@ fn on(base: &Path) -> impl Fn(&mut RunConfig) {
     }
 }
 
+/// A base on disk, and a run that adapts it.
+fn run_on_a_base(folder: &Path) -> (PathBuf, RunConfig) {
+    let base = base(folder);
+    let mut config = config(folder);
+    on(&base)(&mut config);
+    (base, config)
+}
+
 #[test]
 fn resuming_changes_nothing_with_adapters_and_registers() {
     let folder = tempfile::tempdir().unwrap();
@@ -130,9 +138,7 @@ fn resuming_changes_nothing_with_adapters_and_registers() {
 #[test]
 fn a_checkpoint_without_the_runs_adapter_is_passed_over() {
     let folder = tempfile::tempdir().unwrap();
-    let base = base(folder.path());
-    let mut config = config(folder.path());
-    on(&base)(&mut config);
+    let (_, mut config) = run_on_a_base(folder.path());
     (config.train.steps, config.checkpoint.every, config.checkpoint.keep_last) = (4, 2, 2);
     let last = train(&config, false, &mut ()).unwrap().last;
     let settings = last.join("adapter/adapter_config.json");
@@ -169,9 +175,7 @@ fn a_checkpoint_without_the_runs_adapter_is_passed_over() {
 #[test]
 fn a_run_trains_adapters_alone_and_merges() {
     let folder = tempfile::tempdir().unwrap();
-    let base = base(folder.path());
-    let mut config = config(folder.path());
-    on(&base)(&mut config);
+    let (base, mut config) = run_on_a_base(folder.path());
     config.train.steps = 30;
     let mut watcher = Watcher::default();
     let outcome = train(&config, false, &mut watcher).unwrap();

@@ -125,8 +125,7 @@ impl Job {
             self.measure.batches,
         )?;
         let evaluation = held_out.evaluate(&checkpoint.params, &checkpoint.decoder, &checkpoint.objective)?;
-        let head_parameters =
-            checkpoint.objective.parameters().iter().map(|&id| checkpoint.params.data(id).len()).sum();
+        let head_parameters = checkpoint.params.values_of(checkpoint.objective.parameters());
         let trunk_parameters = checkpoint.params.values() - head_parameters;
         let prompts = prompts::cut(
             &text.held_out,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use decode::{Acceptance, DepthCounts};
 use serde::{Deserialize, Serialize};
-use train::events::{self, Event};
+use train::events;
 use train::{Evaluation, RunFolder};
 
 use super::file::MeasureSpec;
@@ -94,11 +94,7 @@ impl RunResult {
     /// of the run do, from its beginning.
     fn with_sizes_of_events(mut self, folder: &Path) -> Self {
         let records = events::read(&RunFolder::new(folder).events()).unwrap_or_default();
-        let sizes = records.into_iter().find_map(|record| match record.event {
-            Event::RunStarted(sizes) => Some(sizes),
-            _ => None,
-        });
-        let sizes = sizes.unwrap_or_default();
+        let sizes = events::started(&records).cloned().unwrap_or_default();
         self.threads = sizes.threads;
         self.tokens_ahead = match sizes.tokens_ahead.is_empty() {
             true => (1..=self.held_out.loss.len()).collect(),

@@ -1,15 +1,17 @@
 //! A batch as people read it: the text of each token, its document, and whether it is learnt.
 
+use serde::Serialize;
+
 use crate::batch::{Batch, PADDING};
 use crate::vocabulary::Vocabulary;
 
 /// One token of a row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ShownToken {
-    /// The characters that this token completes: empty where a character goes on in the next token.
-    pub text: String,
     /// The id.
     pub id: u32,
+    /// The characters that this token completes: empty where a character goes on in the next token.
+    pub text: String,
     /// Number of the segment within the row.
     pub segment: u32,
     /// Whether the token is a target of the next-token head, so that its loss is counted.
@@ -21,7 +23,7 @@ pub struct ShownToken {
 }
 
 /// A register behind a token.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ShownRegister {
     /// How many tokens behind its token its target lies.
     pub offset: u32,
@@ -30,7 +32,7 @@ pub struct ShownRegister {
 }
 
 /// What a register carries of a token.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CarriedToken {
     /// Its id.
     pub id: u32,

@@ -31,38 +31,50 @@ pub(super) fn charts(variants: &[&VariantFigures]) -> Vec<Chart> {
         };
         charts.push(chart.into());
     }
-    let next = |variant: &&VariantFigures| {
-        let loss = variant.loss.first().copied().flatten()?;
-        Some(Bar { value: loss.mean, whisker: loss.deviation.map(|_| loss.ends()) })
-    };
-    let chart = BarChart {
-        title: "Next-token loss".into(),
-        caption: "On held-out text; the whisker is one standard deviation over seeds.".into(),
-        x_label: "variant".into(),
-        y_label: "cross-entropy, nats per token".into(),
-        categories: variants.iter().map(|variant| variant.line()).collect(),
-        series: vec![BarSeries { name: String::new(), bars: variants.iter().map(next).collect() }],
-        reference: None,
-    };
-    charts.push(chart.into());
+    charts.push(bars(
+        variants,
+        |variant| variant.loss.first().copied().flatten(),
+        BarChart {
+            title: "Next-token loss".into(),
+            caption: "On held-out text; the whisker is one standard deviation over seeds.".into(),
+            y_label: "cross-entropy, nats per token".into(),
+            ..BarChart::default()
+        },
+    ));
     charts.extend(losses_ahead(variants));
-    let fastest = |variant: &&VariantFigures| {
-        let (_, speedup) = variant.best_speedup()?;
-        Some(Bar { value: speedup.mean, whisker: speedup.deviation.map(|_| speedup.ends()) })
-    };
     if variants.iter().any(|variant| !variant.speedup.is_empty()) {
-        let chart = BarChart {
-            title: "Speed against plain decoding".into(),
-            caption: "Each variant with its best draft length, in turn with plain decoding.".into(),
-            x_label: "variant".into(),
-            y_label: "times the speed of plain decoding".into(),
-            categories: variants.iter().map(|variant| variant.line()).collect(),
-            series: vec![BarSeries { name: String::new(), bars: variants.iter().map(fastest).collect() }],
-            reference: Some(Reference { value: 1.0, label: "plain".into() }),
-        };
-        charts.push(chart.into());
+        charts.push(bars(
+            variants,
+            |variant| variant.best_speedup().map(|(_, speedup)| speedup),
+            BarChart {
+                title: "Speed against plain decoding".into(),
+                caption: "Each variant with its best draft length, in turn with plain decoding.".into(),
+                y_label: "times the speed of plain decoding".into(),
+                reference: Some(Reference { value: 1.0, label: "plain".into() }),
+                ..BarChart::default()
+            },
+        ));
     }
     charts
+}
+
+/// A chart with a bar for what `value` gives of each variant.
+fn bars(
+    variants: &[&VariantFigures],
+    value: impl Fn(&VariantFigures) -> Option<Estimate>,
+    chart: BarChart,
+) -> Chart {
+    let bar = |variant: &&VariantFigures| {
+        let value = value(variant)?;
+        Some(Bar { value: value.mean, whisker: value.deviation.map(|_| value.ends()) })
+    };
+    BarChart {
+        x_label: "variant".into(),
+        categories: variants.iter().map(|variant| variant.line()).collect(),
+        series: vec![BarSeries { name: String::new(), bars: variants.iter().map(bar).collect() }],
+        ..chart
+    }
+    .into()
 }
 
 /// Losses where they lie; `None` where there is the next token only.

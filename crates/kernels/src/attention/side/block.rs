@@ -15,7 +15,7 @@ pub(super) struct Block {
     /// Among the side rows of the row of the batch.
     pub(super) rows: Range<usize>,
     /// Those that at least one of the rows sees, within the row of the batch.
-    pub(super) keys: Range<usize>,
+    keys: Range<usize>,
     /// What each of them sees, as columns of the block.
     pub(super) seen: Vec<Range<usize>>,
     /// Together they hold whatever a row sees. Rows that stand far apart would be scored for many keys in vain if all were scored

@@ -23,31 +23,7 @@ struct Shown {
     documents_for_training: usize,
     documents_held_out: usize,
     tokens: usize,
-    rows: Vec<Vec<Token>>,
-}
-
-#[derive(Serialize)]
-struct Token {
-    id: u32,
-    text: String,
-    segment: u32,
-    target: bool,
-    depths: Option<usize>,
-    registers: Vec<Register>,
-}
-
-#[derive(Serialize)]
-struct Register {
-    offset: u32,
-    /// Nothing: the shared vector alone.
-    carried: Option<Carried>,
-}
-
-#[derive(Serialize)]
-struct Carried {
-    id: u32,
-    text: String,
-    share: f32,
+    rows: Vec<Vec<ShownToken>>,
 }
 
 pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
@@ -85,19 +61,11 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
     if config.objective.kind == ObjectiveKind::Joint && config.objective.windows == JointWindows::First {
         keep_first_windows(&mut rows, &batch, config.train.mode);
     }
-    let token = |t: &ShownToken| Token {
-        id: t.id,
-        text: t.text.clone(),
-        segment: t.segment,
-        target: t.target,
-        depths: t.depths,
-        registers: t.registers.iter().map(Register::from).collect(),
-    };
     let shown = Shown {
         documents_for_training: text.training_documents.len(),
         documents_held_out: text.held_out_documents.len(),
         tokens: text.training.token_count(),
-        rows: rows.iter().map(|row| row.iter().map(token).collect()).collect(),
+        rows,
     };
     output.result(&shown, || {
         let mut lines = format!(
@@ -105,7 +73,7 @@ pub fn show(show: &DataShow, output: Output) -> anyhow::Result<Verdict> {
             shown.documents_for_training, shown.documents_held_out, shown.tokens
         );
         let colour = paint::colours();
-        for (number, row) in rows.iter().enumerate() {
+        for (number, row) in shown.rows.iter().enumerate() {
             let _ = write!(lines, "\nrow {number}\n{}\n", paint::row(row, depths, colour));
         }
         lines + &paint::legend(colour, depths, registers)
@@ -124,13 +92,6 @@ fn show_registers(rows: &mut [Vec<ShownToken>], placed: &[Placed], vocabulary: &
             CarriedToken { id: carried.token, text, share: carried.share }
         });
         token.registers.push(ShownRegister { offset: *offset, carried });
-    }
-}
-
-impl From<&ShownRegister> for Register {
-    fn from(ShownRegister { offset, carried }: &ShownRegister) -> Self {
-        let carried = carried.clone().map(|CarriedToken { id, text, share }| Carried { id, text, share });
-        Self { offset: *offset, carried }
     }
 }
 
